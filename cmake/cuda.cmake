@@ -1,0 +1,21 @@
+# Decides whether the CUDA twins are built: PC_WITH_CUDA is the answer.
+set(PC_WITH_CUDA OFF)
+if(NOT PC_CUDA STREQUAL "OFF")
+  include(CheckLanguage)
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX} AND EXISTS /usr/local/cuda/bin/nvcc)
+    set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)  # where the toolkit installs itself; often not on PATH
+  endif()
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 90)
+  endif()
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    set(PC_WITH_CUDA ON)
+  elseif(PC_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "PC_CUDA=ON, but no CUDA compiler was found. Install the CUDA Toolkit, or set CUDACXX to nvcc, "
+                        "or configure with -DPC_CUDA=OFF.")
+  endif()
+endif()
+message(STATUS "CUDA kernels: ${PC_WITH_CUDA} (PC_CUDA=${PC_CUDA})")

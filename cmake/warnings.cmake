@@ -1,0 +1,23 @@
+# pc_options: what every target of ours is compiled with.
+add_library(pc_options INTERFACE)
+target_compile_features(pc_options INTERFACE cxx_std_20)
+
+# GCC 12 sees overlaps in std::string that are none (its bug 105651): no -Wrestrict.
+# Argument structs are filled by name, and what is left out has its default: no -Wmissing-field-initializers.
+# -ffp-contract=off: a value is the same wherever a formula is inlined; products that should be fused say so
+# (std::fma, Eigen). The two -fno flags let loops over <cmath>-like formulas vectorise; they change no value.
+set(pc_cxx_flags -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+    -Wno-missing-field-initializers -Wno-restrict -Werror -fopenmp-simd
+    -ffp-contract=off -fno-math-errno -fno-trapping-math)
+if(PC_ARCH)
+  list(APPEND pc_cxx_flags -march=${PC_ARCH})
+endif()
+if(PC_SANITIZE)
+  list(APPEND pc_cxx_flags -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(pc_options INTERFACE -fsanitize=address,undefined)
+endif()
+string(REPLACE ";" "," pc_nvcc_host_flags "-Wall;-Wextra;-Wno-missing-field-initializers;-Werror")
+target_compile_options(pc_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${pc_cxx_flags}>"
+  # CMake 3.25 does not know CUDA20, so the standard is passed by hand
+  "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=${pc_nvcc_host_flags}>")

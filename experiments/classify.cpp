@@ -1,0 +1,220 @@
+#include "experiments/classify.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <bit>
+#include <cinttypes>
+#include <cstdio>
+
+#include "pc/levels.h"
+
+namespace pc::experiments {
+namespace {
+
+constexpr const char* kRight = "metric/right";
+constexpr const char* kSteps = "metric/steps";
+
+Shape data_shape(std::int64_t size) { return {size}; }
+
+}  // namespace
+
+Classifier::Classifier(const Config& config, const ExecContext& where)
+    : config_(config),
+      device_(where.name()),
+      threads_(config.threads > 0 ? config.threads : omp_get_max_threads()),
+      feed_(where.exec(), load_data(config.data.request), config.data, config.seed) {
+  const std::int64_t largest = std::max({std::min(config.data.batch, feed_.train().count),
+                                         std::min(config.data.batch, feed_.validation().count),
+                                         std::min(config.data.batch, feed_.test().count)});
+  network_ = std::make_unique<Network>(Graph(config.graph.nodes, config.graph.edges), where.exec(), config.dtype,
+                                       largest, config.seed, config.init);
+  const Graph& graph = network_->graph();
+  input_ = graph.find(config.classify.input);
+  target_ = graph.find(config.classify.target);
+  const Node &input = graph.node(input_), &target = graph.node(target_);
+  PC_CHECK(input.shape.count() == feed_.size(), "classify", "node ", input.name, " has shape ", input.shape.text(),
+           ", but examples of ", config.data.request.set, " have ", data_shape(feed_.size()).text(), " values");
+  PC_CHECK(target.shape.count() == feed_.classes(), "classify", "node ", target.name, " has shape ",
+           target.shape.text(), ", but ", config.data.request.set, " has ", feed_.classes(), " classes");
+  PC_CHECK(input_ != target_, "classify", "input and target are the same node");
+  scores_training_ = !target.predictions.empty() && topological_order(graph).has_value() &&
+                     config.relax.relax.init.kind == ValueInit::Kind::feedforward;
+  train_ = make_trainer();
+}
+
+std::int64_t Classifier::batches() const {
+  return (feed_.train().count + network_->max_batch() - 1) / network_->max_batch();
+}
+
+std::int64_t Classifier::batch_size(std::int64_t batch) const {
+  const std::int64_t full = std::min(config_.data.batch, feed_.train().count);
+  return std::min(full, feed_.train().count - batch * full);
+}
+
+PlanSpec Classifier::base_spec() const {
+  PlanSpec spec;
+  spec.schedule = config_.relax.schedule;
+  spec.relax = config_.relax.relax;
+  spec.clamps = {{input_}};
+  spec.optimize = config_.optimize;
+  spec.observed = {target_};
+  return spec;
+}
+
+void Classifier::record_score(const Exec& exec, const Part& part, const View& answer) {
+  const View right = network_->row_buffer("right", answer.rows());
+  feed_.record_right(exec, part, answer, right);
+  kernels::sum(exec, {.in = right, .out = network_->scalar(kRight), .write = Write::add});
+}
+
+std::unique_ptr<Trainer> Classifier::make_trainer() {
+  PlanSpec spec = base_spec();
+  spec.clamps.push_back({target_});
+  spec.learn = LearnSpec{config_.learn.optimizer, config_.learn.rate, config_.learn.clip_norm};
+  Rate& rate = spec.learn->rate;
+  const int updates_a_batch = config_.relax.schedule->learn == Learn::every_step ? config_.relax.relax.steps : 1;
+  rate.total = double(config_.learn.epochs * batches() * updates_a_batch);
+  rate.warmup = config_.learn.warmup * rate.total;
+  const PredictionId prediction =
+      network_->graph().node(target_).predictions.empty() ? -1 : network_->graph().node(target_).predictions[0];
+  // Hooks are recorded once for each batch size; the batch is that of the recording plan.
+  spec.load = [this](const Exec& exec, std::int64_t batch) {
+    feed_.record_input(exec, feed_.train(), network_->value(input_, batch));
+    feed_.record_target(exec, feed_.train(), network_->value(target_, batch), config_.classify.on,
+                        config_.classify.off);
+  };
+  if (scores_training_) {
+    spec.measure_start = [this, prediction](const Exec& exec, std::int64_t batch) {
+      record_score(exec, feed_.train(), network_->prediction_buffer("mu", prediction, batch));
+    };
+  }
+  return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
+}
+
+std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
+  PlanSpec spec = base_spec();
+  if (spec.schedule->reverse_mode) spec.schedule = &find_schedule("pc");  // settling a free target: its own prediction
+  if (config_.evaluate_steps) spec.relax.steps = *config_.evaluate_steps;
+  if (spec.relax.init.kind == ValueInit::Kind::previous) spec.relax.init.kind = ValueInit::Kind::feedforward;
+  spec.energies = false;
+  const auto& predictions = network_->graph().node(target_).predictions;
+  const bool from_value =
+      predictions.empty() || network_->graph().prediction(predictions[0]).spec.energy->zero_at_prediction;
+  spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
+    feed_.record_input(exec, part, network_->value(input_, batch));
+  };
+  spec.measure_end = [this, &part, from_value, predictions](const Exec& exec, std::int64_t batch) {
+    record_score(exec, part,
+                 from_value ? network_->value(target_, batch)
+                            : network_->prediction_buffer("mu", predictions[0], batch));
+  };
+  return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
+}
+
+EpochResult Classifier::train_epoch(std::int64_t epoch, std::int64_t first, const AfterBatch& after_batch,
+                                    bool& finished) {
+  const Arena& arena = network_->arena();
+  feed_.shuffle(epoch);
+  feed_.rewind(feed_.train(), first * batch_size(0));
+  const View right = network_->scalar(kRight), steps = network_->scalar(kSteps);
+  if (first == 0) {
+    train_->reset_energies();
+    arena.zero(right);
+    arena.zero(steps);
+  }
+  // On a device, looking at the energies waits for it: there it is done now and then.
+  const std::int64_t look_every = network_->exec().device == Device::cpu ? 1 : 64;
+  std::int64_t done = first;
+  finished = false;
+  const bool counts_steps = !std::holds_alternative<FixedSteps>(config_.relax.relax.stop);
+  double step_count = counts_steps ? arena.read(steps)[0] : double(first * config_.relax.relax.steps);
+  while (done < batches()) {
+    step_count += train_->step(batch_size(done)).steps;
+    ++done;
+    if (done % look_every == 0 || done == batches()) {
+      train_->check_energies("epoch " + std::to_string(epoch + 1) + ", batch " + std::to_string(done),
+                             config_.relax.growth);
+    }
+    if (done < batches() && after_batch != nullptr) {
+      if (counts_steps) arena.write(steps, {step_count});
+      if (!after_batch(done)) return {};
+    }
+  }
+  finished = true;
+  return read_result(feed_.train().count, step_count / double(done));
+}
+
+EpochResult Classifier::read_result(std::int64_t epoch_examples, double steps) {
+  const EnergySums sums = train_->energies();
+  const double n = double(epoch_examples);
+  EpochResult result{.energy_start = sums.total_start() / n,
+                     .energy_end = sums.total_end() / n,
+                     .mean_steps = steps,
+                     .examples = epoch_examples};
+  if (scores_training_) result.accuracy = network_->arena().read(network_->scalar(kRight))[0] / n;
+  return result;
+}
+
+double Classifier::accuracy(const Part& part) {
+  PC_CHECK(part.count > 0, "classify", "there are no examples to evaluate on; see data.validation");
+  std::unique_ptr<Trainer>& evaluator = &part == &feed_.test() ? test_ : validate_;
+  if (evaluator == nullptr) evaluator = make_evaluator(part);
+  const View right = network_->scalar(kRight);
+  network_->arena().zero(right);
+  feed_.rewind(part);
+  for (std::int64_t done = 0; done < part.count;) {
+    const std::int64_t batch = std::min(network_->max_batch(), part.count - done);
+    evaluator->step(batch);
+    done += batch;
+  }
+  return network_->arena().read(right)[0] / double(part.count);
+}
+
+std::vector<double> Classifier::trace() {
+  if (config_.relax.schedule->reverse_mode) return {};
+  const Part& part = feed_.sample();
+  if (trace_ == nullptr) {
+    PlanSpec spec = base_spec();
+    spec.clamps.push_back({target_});
+    spec.relax.stop = FixedSteps{};
+    spec.energies = false;
+    spec.trace = true;
+    spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
+      feed_.record_input(exec, part, network_->value(input_, batch));
+      feed_.record_target(exec, part, network_->value(target_, batch), config_.classify.on, config_.classify.off);
+    };
+    trace_ = std::make_unique<Trainer>(*network_, std::move(spec), threads_);
+  }
+  const Arena& arena = network_->arena();
+  std::vector<double> energies;
+  for (int t = 0; t <= config_.relax.relax.steps; ++t) arena.zero(network_->scalar(trace_name(t)));
+  feed_.rewind(part);
+  trace_->step(part.count);
+  for (int t = 0; t <= config_.relax.relax.steps; ++t) {
+    energies.push_back(arena.read(network_->scalar(trace_name(t)))[0] / double(part.count));
+  }
+  return energies;
+}
+
+double Classifier::rate() { return network_->arena().read(network_->scalar(kRate))[0]; }
+
+std::string Classifier::signature() {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a, over the bits of each weight as a float64
+  for (ParamId id = 0; id < network_->graph().param_count(); ++id) {
+    for (const double value : network_->arena().read(network_->weight(id))) {
+      hash = (hash ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211ULL;
+    }
+  }
+  char text[17];
+  std::snprintf(text, sizeof text, "%016" PRIx64, hash);
+  return text;
+}
+
+std::vector<std::string> Classifier::kept_buffers() const {
+  std::vector<std::string> kept = {"w/", "m/", "v/", "velocity/", "clock/", "metric/"};
+  if (config_.relax.relax.init.kind == ValueInit::Kind::previous) kept.emplace_back("x/");
+  return kept;
+}
+
+}  // namespace pc::experiments

@@ -1,0 +1,71 @@
+// The task `classify`: input clamped, target clamped to a one-hot row in training and free in evaluation.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/config.h"
+#include "experiments/feed.h"
+#include "pc/trainer.h"
+
+namespace pc::experiments {
+
+/// One pass over the training part.
+struct EpochResult {
+  double energy_start = 0, energy_end = 0;  // per sample: before and after relaxation
+  double accuracy = -1;                     // of the feedforward start; -1 where there is none (cyclic graphs)
+  double mean_steps = 0;                    // of relaxation
+  std::int64_t examples = 0;
+};
+
+/// A network, its data and its plans.
+class Classifier {
+ public:
+  Classifier(const Config& config, const ExecContext& where);
+
+  /// Called after each batch with how many are done; false stops the epoch there.
+  using AfterBatch = std::function<bool(std::int64_t done)>;
+
+  /// Goes on with `epoch` (from 0) at batch `first`; results cover the whole epoch. Returns after the last batch, or
+  /// earlier when after_batch says so: `finished` tells which.
+  EpochResult train_epoch(std::int64_t epoch, std::int64_t first, const AfterBatch& after_batch, bool& finished);
+
+  /// Part of the examples that are classified rightly. Throws when the part is empty.
+  double accuracy(const Part& part);
+  /// Energy per sample after each step of a relaxation of the sample part; empty for backprop.
+  std::vector<double> trace();
+
+  [[nodiscard]] Network& network() { return *network_; }
+  [[nodiscard]] const Feed& feed() const { return feed_; }
+  [[nodiscard]] std::int64_t batches() const;  // of one epoch
+  [[nodiscard]] std::string device() const { return device_; }
+  [[nodiscard]] const Plan& training_plan() { return train_->plan(batch_size(0)); }
+  /// The last rate that weights were updated with.
+  [[nodiscard]] double rate();
+  /// Hash of the exact bits of all weights.
+  [[nodiscard]] std::string signature();
+
+  /// Buffers that a run must keep to go on with the same bits.
+  [[nodiscard]] std::vector<std::string> kept_buffers() const;
+
+ private:
+  [[nodiscard]] std::int64_t batch_size(std::int64_t batch) const;
+  [[nodiscard]] PlanSpec base_spec() const;
+  std::unique_ptr<Trainer> make_trainer();
+  std::unique_ptr<Trainer> make_evaluator(const Part& part);
+  void record_score(const Exec& exec, const Part& part, const View& answer);
+  EpochResult read_result(std::int64_t epoch_examples, double steps);
+
+  const Config& config_;
+  std::string device_;
+  int threads_;
+  Feed feed_;
+  std::unique_ptr<Network> network_;
+  NodeId input_, target_;
+  bool scores_training_;
+  std::unique_ptr<Trainer> train_, validate_, test_, trace_;
+};
+
+}  // namespace pc::experiments

@@ -1,0 +1,64 @@
+#include "experiments/data/dataset.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "experiments/data/bytes.h"
+#include "kernels/check.h"
+
+namespace pc::experiments {
+
+namespace sources {
+extern const DataSource glyphs, mnist, fashion_mnist, cifar10, npy;  // name every source here,
+}
+
+std::span<const DataSource* const> all_data_sources() {
+  static constexpr const DataSource* list[] = {&sources::glyphs, &sources::mnist, &sources::fashion_mnist,
+                                               &sources::cifar10, &sources::npy};  // and here
+  return list;
+}
+
+const DataSource& find_data_source(std::string_view name) {
+  std::string known;
+  for (const DataSource* source : all_data_sources()) {
+    if (source->name == name) return *source;
+    known += std::string(known.empty() ? "" : ", ").append(source->name);
+  }
+  fail("data", "no data set named '", name, "'; there are: ", known);
+}
+
+std::optional<std::filesystem::path> data_root(const DataRequest& request) {
+  if (!request.root.empty()) return request.root;
+  const char* folder = std::getenv("PC_DATA_DIR");
+  if (folder == nullptr || *folder == '\0') return std::nullopt;
+  return folder;
+}
+
+namespace {
+
+// What the rest of the program relies on, whatever source the examples came from.
+void check_examples(const Examples& part, const char* which, const DataSet& set) {
+  const auto values = static_cast<std::int64_t>(part.bytes.size() + part.floats.size());
+  PC_CHECK(part.bytes.empty() || part.floats.empty(), "data", set.name, " ", which, ": bytes and floats both filled");
+  PC_CHECK(part.count() > 0, "data", set.name, " ", which, ": no examples");
+  PC_CHECK(values == part.count() * part.size(), "data", set.name, " ", which, ": ", part.count(), " labels and ",
+           values, " values do not make examples of ", shape_text(part.shape));
+  const auto [least, most] = std::ranges::minmax(part.labels);
+  PC_CHECK(least >= 0 && most < set.classes, "data", set.name, " ", which, ": labels from ", least, " to ", most,
+           ", but there are ", set.classes, " classes");
+}
+
+}  // namespace
+
+DataSet load_data(const DataRequest& request) {
+  DataSet set = find_data_source(request.set).load(request);
+  check_examples(set.train, "train", set);
+  check_examples(set.test, "test", set);
+  PC_CHECK(set.train.shape == set.test.shape, "data", set.name, ": train examples are ", shape_text(set.train.shape),
+           ", test examples are ", shape_text(set.test.shape));
+  PC_CHECK(set.train.bytes.empty() == set.test.bytes.empty(), "data", set.name,
+           ": train and test differ in type; save both as uint8 or both as float32");
+  return set;
+}
+
+}  // namespace pc::experiments

@@ -1,0 +1,51 @@
+// pc eval: loads a run and measures it again.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <nlohmann/json.hpp>
+
+#include "experiments/classify.h"
+#include "experiments/commands.h"
+#include "pc/checkpoint.h"
+
+namespace pc::experiments {
+
+int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,
+                 const Common& common) {
+  const std::filesystem::path saved = run / "config.yaml";
+  PC_CHECK(std::filesystem::exists(saved), "eval", run.string(), " is no run folder: it has no config.yaml");
+  const std::filesystem::path best = run / "best.h5", checkpoint = run / "checkpoint.h5";
+  const std::filesystem::path from = !last && std::filesystem::exists(best) ? best : checkpoint;
+  PC_CHECK(std::filesystem::exists(from), "eval", run.string(),
+           " holds no checkpoint yet; let the run finish an epoch first");
+
+  const Config config = read_config(saved, overrides);
+  const ExecContext where(config.device);
+  Classifier task(config, where);
+  const Progress at = load_checkpoint(from, task.network());
+
+  nlohmann::ordered_json result;
+  result["name"] = config.name;
+  result["run"] = run.string();
+  result["checkpoint"] = from.string();
+  result["epoch"] = at.epoch;
+  result["device"] = task.device();
+  result["dtype"] = name_of(config.dtype);
+  if (task.feed().validation().count > 0) {
+    result["validation"]["accuracy"] = task.accuracy(task.feed().validation());
+  }
+  result["test"]["accuracy"] = task.accuracy(task.feed().test());
+  result["parameters"] = task.network().graph().weight_count();
+  if (common.json) {
+    fmt::print("{}\n", result.dump());
+    return 0;
+  }
+  fmt::print("{}, epoch {}, from {}\n", config.name, at.epoch, from.string());
+  if (result.contains("validation")) {
+    fmt::print("validation accuracy {:.2f}%\n", 100 * result["validation"]["accuracy"].get<double>());
+  }
+  fmt::print("test accuracy       {:.2f}%\n", 100 * result["test"]["accuracy"].get<double>());
+  return 0;
+}
+
+}  // namespace pc::experiments

@@ -1,0 +1,11 @@
+// The `graph:` part of a config: a network by name, or nodes and edges written out.
+#pragma once
+
+#include "experiments/config_tree.h"
+#include "graphs/graphs.h"
+
+namespace pc::experiments {
+
+graphs::Description read_graph(const ConfigTree& node, std::uint64_t seed);
+
+}  // namespace pc::experiments

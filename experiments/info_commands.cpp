@@ -1,0 +1,82 @@
+// pc devices, pc data list, pc data verify: what there is to run on, and to run with.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "experiments/commands.h"
+#include "experiments/data/bytes.h"
+#include "experiments/data/locate.h"
+#include "kernels/exec.h"
+
+namespace pc::experiments {
+
+using Json = nlohmann::ordered_json;
+
+int devices_command(const Common& common) {
+  std::string why_no_cuda;
+  const std::vector<DeviceInfo> list = devices(&why_no_cuda);
+  if (common.json) {
+    Json out;
+    out["devices"] = Json::array();
+    for (const DeviceInfo& d : list) {
+      out["devices"].push_back({{"name", d.name}, {"model", d.model}, {"memory", d.memory}, {"detail", d.detail}});
+    }
+    if (!why_no_cuda.empty()) out["no_cuda"] = why_no_cuda;
+    fmt::print("{}\n", out.dump());
+    return 0;
+  }
+  for (const DeviceInfo& d : list) {
+    fmt::print("{:<8} {} ({}, {:.1f} GiB)\n", d.name, d.model, d.detail, double(d.memory) / (1024.0 * 1024 * 1024));
+  }
+  if (!why_no_cuda.empty()) fmt::print("no CUDA device: {}\n", why_no_cuda);
+  return 0;
+}
+
+int data_list_command(const Common& common) {
+  const auto root = data_root({});
+  Json out;
+  out["root"] = root ? Json(root->string()) : Json();
+  if (!common.json) {
+    fmt::print("data root: {}\n\n", root ? root->string() : "not set (set PC_DATA_DIR, or data.root in the config)");
+  }
+  for (const DataSource* source : all_data_sources()) {
+    std::string state = source->files.empty() ? "built in" : "no data root";
+    if (source->name == "npy") state = "your own arrays";
+    if (root && !source->files.empty()) {
+      int missing = 0;
+      for (const KnownFile& file : source->files) {
+        missing += find_packed(data_folder(*source, *root), std::string(file.name)) ? 0 : 1;
+      }
+      state = missing == 0 ? "here" : fmt::format("{} of {} files missing", missing, source->files.size());
+    }
+    out["sets"].push_back({{"name", source->name}, {"about", source->about}, {"state", state}});
+    if (!common.json) fmt::print("{:<14} {:<22} {}\n", source->name, state, source->about);
+  }
+  if (common.json) fmt::print("{}\n", out.dump());
+  return 0;
+}
+
+int data_verify_command(const std::string& set, const std::filesystem::path& given, const Common& common) {
+  const DataSource& source = find_data_source(set);
+  PC_CHECK(!source.files.empty(), "data", set, " has no files to verify");
+  const auto root = data_root({.set = set, .root = given});
+  PC_CHECK(root.has_value(), "data", "where is the data? Set PC_DATA_DIR or give --root");
+  Json out = {{"set", set}, {"root", root->string()}, {"files", Json::array()}};
+  bool fine = true;
+  for (const FileReport& report : verify(source, *root)) {
+    fine = fine && (report.state == FileState::ok || report.state == FileState::unknown);
+    out["files"].push_back({{"file", report.file},
+                            {"path", report.path.string()},
+                            {"state", state_name(report.state)},
+                            {"detail", report.detail}});
+    if (!common.json) {
+      fmt::print("{:<8} {}  {}\n", state_name(report.state),
+                 report.path.empty() ? report.file : report.path.string(), report.detail);
+    }
+  }
+  out["fine"] = fine;
+  if (common.json) fmt::print("{}\n", out.dump());
+  return static_cast<int>(fine ? ExitStatus::done : ExitStatus::failed);
+}
+
+}  // namespace pc::experiments

@@ -1,0 +1,23 @@
+// Names: the nearest right name for a wrong one, so that a message can say what was probably meant.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace pc::experiments {
+
+/// The known name with the fewest slips (insert, drop, replace, swap; case is no slip) from `wrong`; the first of
+/// equals. Empty when every one is further than max(2, a third of `wrong`), or shares nothing with it.
+std::string nearest(std::string_view wrong, std::span<const std::string> known);
+
+/// The tail of a message: `; did you mean "x"?`, or `; known: a, b, c`, or nothing when nothing is known.
+std::string did_you_mean(std::string_view wrong, std::span<const std::string> known);
+
+/// "a, b, c"
+std::string joined(std::span<const std::string> names);
+
+/// ASCII only: enough for keys and the words of YAML.
+std::string lower_case(std::string_view text);
+
+}  // namespace pc::experiments

@@ -1,0 +1,231 @@
+// pc run: trains, and leaves a run folder behind.
+#include <fmt/format.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "experiments/classify.h"
+#include "experiments/commands.h"
+#include "experiments/progress_line.h"
+#include "pc/checkpoint.h"
+
+namespace pc::experiments {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+volatile std::sig_atomic_t stop_requested = 0;
+
+/// Asks the run to end after the batch under way. A second signal ends the program the usual way.
+void request_stop(int signal) {
+  stop_requested = 1;
+  std::signal(signal, SIG_DFL);
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// One training run, from its folder's state to the end.
+class Run {
+ public:
+  Run(const Config& config, Classifier& task, RunFolder& folder, const Common& common)
+      : config_(config), common_(common), folder_(folder), task_(task), progress_(common.quiet) {
+    if (folder.resumes()) resume();
+  }
+
+  int train() {
+    start_ = std::chrono::steady_clock::now();
+    describe();
+    while (at_.epoch < config_.learn.epochs) {
+      if (!epoch()) return interrupted();
+    }
+    return report();
+  }
+
+ private:
+  void resume() {
+    at_ = load_checkpoint(folder_.checkpoint(), task_.network());
+    folder_.keep_metrics(static_cast<std::size_t>(at_.epoch));
+    PC_CHECK(std::ssize(folder_.metrics()) == at_.epoch, "run", folder_.path().string(), " has metrics of ",
+             folder_.metrics().size(), " epochs, but its checkpoint stands at epoch ", at_.epoch,
+             "; start afresh with --force");
+    seconds_before_ = at_.seconds;
+    if (!at_.extra.empty()) best_epoch_ = std::stoll(at_.extra);
+    spdlog::info("resumed from {} at epoch {}, batch {}", folder_.checkpoint().string(), at_.epoch + 1, at_.batch);
+  }
+
+  void describe() {
+    const Graph& graph = task_.network().graph();
+    spdlog::info("{}: {} nodes, {} edges, {} parameters; {} with {} on {} ({})", config_.name, graph.node_count(),
+                 graph.edge_count(), graph.weight_count(), config_.relax.schedule->name,
+                 config_.dtype == DType::f32 ? "float32" : "float64", task_.device(), config_.data.request.set);
+    const Plan& plan = task_.training_plan();
+    spdlog::info("{} training, {} validation, {} test examples; {:.1f} MFLOP a step; {:.1f} MiB for the network, "
+                 "{:.1f} MiB for the data",
+                 task_.feed().train().count, task_.feed().validation().count, task_.feed().test().count,
+                 plan.flops() * 1e-6, double(task_.network().arena().bytes()) / 1048576.0,
+                 double(task_.feed().bytes()) / 1048576.0);
+  }
+
+  void save() {
+    at_.seconds = seconds_before_ + seconds_since(start_);
+    at_.extra = std::to_string(best_epoch_);
+    const std::vector<std::string> kept = task_.kept_buffers();
+    save_checkpoint(folder_.checkpoint(), task_.network(), kept, at_, to_yaml(config_.tree));
+  }
+
+  /// False: a signal ended it.
+  bool epoch() {
+    const auto start = std::chrono::steady_clock::now();
+    progress_.begin(fmt::format("epoch {}/{}", at_.epoch + 1, config_.learn.epochs), task_.batches(), at_.batch,
+                    double(config_.data.batch));
+    bool finished = false;
+    const EpochResult result = task_.train_epoch(
+        at_.epoch, at_.batch,
+        [&](std::int64_t done) {
+          progress_.update(done, note_);
+          const bool due = config_.save.every_batches > 0 && done % config_.save.every_batches == 0;
+          if (due || stop_requested) {
+            at_.batch = done;
+            save();
+          }
+          return stop_requested == 0;
+        },
+        finished);
+    if (!finished) return false;
+    const double training = seconds_since(start);
+    finish_epoch(result, training, start);
+    return stop_requested == 0 || at_.epoch == config_.learn.epochs;
+  }
+
+  void finish_epoch(const EpochResult& result, double training, std::chrono::steady_clock::time_point start) {
+    const bool validates = task_.feed().validation().count > 0;
+    const double validation = validates ? task_.accuracy(task_.feed().validation()) : NAN;
+    at_.epoch += 1;
+    at_.batch = 0;
+    const double score = validates ? validation : double(at_.epoch);  // without validation the last epoch is the best
+    const bool best = score > at_.best;
+    if (best) {
+      at_.best = score;
+      best_epoch_ = at_.epoch;
+    }
+    Json line;
+    line["epoch"] = at_.epoch;
+    line["train"]["energy_start"] = result.energy_start;
+    line["train"]["energy"] = result.energy_end;
+    if (result.accuracy >= 0) line["train"]["accuracy"] = result.accuracy;
+    line["train"]["steps"] = result.mean_steps;
+    if (validates) line["validation"]["accuracy"] = validation;
+    line["rate"] = task_.rate();
+    line["seconds"] = seconds_since(start);
+    line["examples_per_second"] = double(result.examples) / training;
+    if (const auto trace = config_.save.trace ? task_.trace() : std::vector<double>{}; !trace.empty()) {
+      line["trace"] = trace;
+    }
+    folder_.add_metrics(line);
+    if (best) {
+      const std::vector<std::string> weights = {"w/"};
+      save_checkpoint(folder_.best(), task_.network(), weights, at_, to_yaml(config_.tree));
+    }
+    save();
+    progress_.clear();
+    note_ = fmt::format("energy {:.4g}", result.energy_end);
+    if (validates) note_ += fmt::format(", validation {:.2f}%", 100 * validation);
+    spdlog::info("epoch {}/{}: energy {:.5g} -> {:.5g}{}{} ({:.2f} s, {:.0f} examples/s)", at_.epoch,
+                 config_.learn.epochs, result.energy_start, result.energy_end,
+                 result.accuracy >= 0 ? fmt::format(", training {:.2f}%", 100 * result.accuracy) : "",
+                 validates ? fmt::format(", validation {:.2f}%", 100 * validation) : "", seconds_since(start),
+                 double(result.examples) / training);
+  }
+
+  int interrupted() {
+    progress_.clear();
+    if (at_.batch == 0) save();
+    spdlog::warn("stopped by a signal at epoch {}, batch {}; go on with --resume", at_.epoch + 1, at_.batch);
+    if (common_.json) {
+      Json result;
+      result["name"] = config_.name;
+      result["run"] = folder_.path().string();
+      result["interrupted"] = true;
+      result["epochs"] = at_.epoch;
+      fmt::print("{}\n", result.dump());
+    }
+    return static_cast<int>(ExitStatus::failed);
+  }
+
+  /// The epoch that validation chose is tested, once, on the whole test set.
+  int report() {
+    const double seconds = seconds_before_ + seconds_since(start_);
+    const std::string signature = task_.signature();
+    folder_.write_h5();
+    const bool trained = config_.learn.epochs > 0;
+    if (trained && config_.learn.select_best) load_checkpoint(folder_.best(), task_.network());
+    const double test = task_.accuracy(task_.feed().test());
+    const Json last = folder_.metrics().empty() ? Json::object() : folder_.metrics().back();
+    const std::int64_t chosen = config_.learn.select_best ? best_epoch_ : config_.learn.epochs;
+
+    Json result;
+    result["name"] = config_.name;
+    result["run"] = folder_.path().string();
+    result["schedule"] = config_.relax.schedule->name;
+    result["device"] = task_.device();
+    result["dtype"] = name_of(config_.dtype);
+    result["epochs"] = config_.learn.epochs;
+    result["seconds"] = seconds;
+    result["train"] = last.value("train", Json::object());
+    result["validation"]["accuracy"] = trained && std::isfinite(at_.best) ? Json(at_.best) : Json();
+    result["validation"]["best_epoch"] = chosen;
+    result["test"]["accuracy"] = test;
+    result["examples_per_second"] = last.value("examples_per_second", Json());
+    result["parameters"] = task_.network().graph().weight_count();
+    result["arena_bytes"] = task_.network().arena().bytes();
+    result["signature"] = signature;
+    write_whole(folder_.path() / "result.json", result.dump(2) + "\n");
+    spdlog::info("test accuracy {:.2f}% (epoch {}), {} in all; run folder {}", 100 * test, chosen,
+                 duration_text(seconds), folder_.path().string());
+    if (common_.json) fmt::print("{}\n", result.dump());
+    return static_cast<int>(ExitStatus::done);
+  }
+
+  const Config& config_;
+  const Common& common_;
+  RunFolder& folder_;
+  Classifier& task_;
+  ProgressLine progress_;
+  Progress at_;
+  double seconds_before_ = 0;
+  std::int64_t best_epoch_ = 0;
+  std::string note_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+int run_command(const RunOptions& options, const Common& common) {
+  const Config config = read_config(options.config, options.overrides);
+  RunFolder folder(options.out.empty() ? std::filesystem::path("runs") / config.name : options.out, config,
+                   options.start);
+  // Whatever is wrong with the config, the device or the data is found before the folder is touched.
+  const ExecContext where(config.device);
+  Classifier task(config, where);
+  static_cast<void>(task.training_plan());
+  folder.begin(config);
+  spdlog::default_logger()->sinks().push_back(
+      std::make_shared<spdlog::sinks::basic_file_sink_mt>(folder.log().string(), !folder.resumes()));
+  std::signal(SIGINT, request_stop);
+  std::signal(SIGTERM, request_stop);
+  try {
+    return Run(config, task, folder, common).train();
+  } catch (const Error& e) {
+    // To the run's log alone: main tells the user.
+    spdlog::default_logger()->sinks().back()->log(
+        spdlog::details::log_msg("pc", spdlog::level::err, e.what()));
+    throw;
+  }
+}
+
+}  // namespace pc::experiments

@@ -1,0 +1,152 @@
+#include "experiments/run_folder.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "pc/h5.h"
+
+namespace pc::experiments {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kConfig = "config.yaml";
+constexpr const char* kMetrics = "metrics.jsonl";
+
+[[noreturn]] void fail_to_write(const fs::path& path, int error) {
+  fail("run", "cannot write ", path.string(), ": ", std::strerror(error),
+       "; choose another folder with --out, or mend its permissions");
+}
+
+/// The config without what a resumed run may change: how long it runs and how it saves.
+ConfigTree comparable(ConfigTree tree) {
+  for (const char* key : {"learn.epochs", "save", "threads", "device"}) set_override(tree, std::string(key) + "=~");
+  return tree;
+}
+
+std::vector<Json> read_metrics(const fs::path& path) {
+  std::vector<Json> lines;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    const Json value = Json::parse(line, nullptr, false);
+    if (value.is_object()) lines.push_back(value);  // a line cut short by a crash is no line
+  }
+  return lines;
+}
+
+/// A number of each line, by its path ("/train/energy"); NaN where a line lacks it.
+std::vector<double> column(const std::vector<Json>& lines, const char* pointer) {
+  std::vector<double> values;
+  for (const Json& line : lines) {
+    const Json::json_pointer at(pointer);
+    values.push_back(line.contains(at) && line.at(at).is_number() ? line.at(at).get<double>() : NAN);
+  }
+  return values;
+}
+
+}  // namespace
+
+void write_whole(const fs::path& path, const std::string& text) {
+  fs::path beside = path;
+  beside += ".tmp";
+  const int file = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) fail_to_write(path, errno);
+  const ssize_t written = ::write(file, text.data(), text.size());
+  const bool whole = written == static_cast<ssize_t>(text.size()) && ::fsync(file) == 0;
+  const int error = errno;
+  ::close(file);
+  if (!whole) {
+    ::unlink(beside.c_str());
+    fail_to_write(path, error);
+  }
+  if (::rename(beside.c_str(), path.c_str()) != 0) fail_to_write(path, errno);
+}
+
+RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
+    : path_(std::move(folder)), start_(start), metrics_(std::make_shared<std::vector<Json>>()) {
+  const fs::path saved = path_ / kConfig;
+  std::error_code error;
+  const bool holds_run = fs::exists(saved, error);
+  if (holds_run && start == Start::fresh) {
+    fail("run", path_.string(), " already holds a run; go on with it by --resume, replace it by --force, or choose "
+                                "another folder with --out");
+  }
+  if (holds_run && start == Start::resume) {
+    PC_CHECK(same_values(comparable(load_config(saved)), comparable(config.tree)), "run", path_.string(),
+             " was started with another config (see ", saved.string(),
+             "); resume with the same one, or start afresh with --force");
+    resumes_ = fs::exists(checkpoint(), error);
+    *metrics_ = read_metrics(path_ / kMetrics);
+  }
+}
+
+void RunFolder::begin(const Config& config) {
+  std::error_code error;
+  fs::create_directories(path_, error);
+  if (error) fail_to_write(path_, error.value());
+  if (start_ == Start::force) {
+    for (const char* name : {"checkpoint.h5", "best.h5", "run.h5", "result.json", "log.txt"}) {
+      fs::remove(path_ / name, error);
+    }
+  }
+  write_whole(path_ / kConfig, to_yaml(config.tree));
+  if (!resumes_) keep_metrics(0);
+}
+
+void RunFolder::add_metrics(Json line) {
+  metrics_->push_back(std::move(line));
+  std::ofstream out(path_ / kMetrics, std::ios::app);
+  out << metrics_->back().dump() << '\n';
+  out.flush();
+  if (!out) fail_to_write(path_ / kMetrics, errno);
+}
+
+void RunFolder::keep_metrics(std::size_t n) {
+  if (metrics_->size() > n) metrics_->resize(n);
+  std::string text;
+  for (const Json& line : *metrics_) text += line.dump() + "\n";
+  write_whole(path_ / kMetrics, text);
+}
+
+void RunFolder::write_h5() const {
+  const std::vector<Json>& lines = *metrics_;
+  H5Writer file(path_ / "run.h5");
+  const auto rows = static_cast<std::int64_t>(lines.size());
+  struct Column {
+    const char *name, *pointer, *about;
+  };
+  static constexpr Column kColumns[] = {
+      {"metrics/epoch", "/epoch", "epochs finished, from 1"},
+      {"metrics/train/energy_start", "/train/energy_start", "energy per example before relaxation"},
+      {"metrics/train/energy", "/train/energy", "energy per example after relaxation"},
+      {"metrics/train/accuracy", "/train/accuracy", "of the feedforward start; NaN on cyclic graphs"},
+      {"metrics/train/steps", "/train/steps", "mean number of relaxation steps"},
+      {"metrics/validation/accuracy", "/validation/accuracy", "part of the validation examples classified rightly"},
+      {"metrics/rate", "/rate", "last learning rate of the epoch"},
+      {"metrics/seconds", "/seconds", "of the epoch, evaluation included"},
+      {"metrics/examples_per_second", "/examples_per_second", "training alone"},
+  };
+  for (const Column& c : kColumns) file.write(c.name, column(lines, c.pointer), c.about);
+  std::vector<double> traces;
+  std::int64_t steps = 0;
+  for (const Json& line : lines) {
+    const auto trace = line.value("trace", std::vector<double>{});
+    steps = static_cast<std::int64_t>(trace.size());
+    traces.insert(traces.end(), trace.begin(), trace.end());
+  }
+  if (steps > 0 && static_cast<std::int64_t>(traces.size()) == rows * steps) {
+    file.write("traces/relaxation_energy", H5Dims{rows, steps}, traces,
+               "[epoch, step] energy per example along the relaxation of one fixed batch, after each epoch");
+  }
+  file.commit();
+}
+
+}  // namespace pc::experiments

@@ -1,0 +1,55 @@
+// A run's folder: config.yaml (resolved), log.txt, metrics.jsonl, run.h5, checkpoint.h5, best.h5.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "experiments/config.h"
+
+namespace pc::experiments {
+
+enum class Start : std::uint8_t {
+  fresh,   // the folder must not hold a run yet
+  force,   // what it holds is removed
+  resume   // go on with what it holds, if it holds something
+};
+
+class RunFolder {
+ public:
+  /// Looks, and touches nothing. Throws if the folder holds a run that nobody asked to touch, or one that was started
+  /// with another config.
+  RunFolder(std::filesystem::path folder, const Config& config, Start start);
+
+  /// Makes the folder and saves the resolved config in it. Throws if that cannot be done.
+  void begin(const Config& config);
+
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] std::filesystem::path checkpoint() const { return path_ / "checkpoint.h5"; }
+  [[nodiscard]] std::filesystem::path best() const { return path_ / "best.h5"; }
+  [[nodiscard]] std::filesystem::path log() const { return path_ / "log.txt"; }
+  [[nodiscard]] bool resumes() const { return resumes_; }
+
+  /// Metrics of finished epochs, in order, one object each.
+  [[nodiscard]] const std::vector<nlohmann::ordered_json>& metrics() const { return *metrics_; }
+  void add_metrics(nlohmann::ordered_json line);
+  /// Forgets the lines after the first n: a resumed run repeats those epochs.
+  void keep_metrics(std::size_t n);
+  /// Writes metrics and traces as named arrays to run.h5.
+  void write_h5() const;
+
+ private:
+  void write_metrics() const;
+
+  std::filesystem::path path_;
+  Start start_;
+  bool resumes_ = false;
+  std::shared_ptr<std::vector<nlohmann::ordered_json>> metrics_;
+};
+
+/// Writes a whole file beside its place and renames it there.
+void write_whole(const std::filesystem::path& path, const std::string& text);
+
+}  // namespace pc::experiments

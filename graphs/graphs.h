@@ -1,0 +1,47 @@
+// Networks that people name: each a function from settings to nodes and edges. Knows no files and no command line.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pc/graph.h"
+
+namespace pc::graphs {
+
+/// What a network reads its settings from. The program implements it over a config; a key that no network asks for is
+/// an error there. Each call gives the value of `key`, or the fallback where it is not set.
+class Settings {
+ public:
+  virtual ~Settings() = default;
+  virtual std::vector<std::int64_t> integers(std::string_view key) = 0;  // required
+  virtual std::string text(std::string_view key, std::string_view fallback) = 0;
+  virtual double number(std::string_view key, double fallback) = 0;
+  virtual bool flag(std::string_view key, bool fallback) = 0;
+  virtual OpSpec op(std::string_view key, std::string_view fallback) = 0;
+  /// Where the settings stand, for messages and for the nodes made from them.
+  [[nodiscard]] virtual std::string place() const = 0;
+
+ protected:
+  Settings() = default;
+  Settings(const Settings&) = default;
+  Settings& operator=(const Settings&) = default;
+};
+
+struct Description {
+  std::vector<NodeSpec> nodes;
+  std::vector<EdgeSpec> edges;
+};
+
+struct Network {
+  std::string_view name;
+  std::string_view about;
+  std::string_view keys;  // what it reads, one a line
+  Description (*make)(Settings&);
+};
+
+std::span<const Network* const> all_networks();
+
+}  // namespace pc::graphs

@@ -1,0 +1,45 @@
+// gemm: c = alpha op(a) op(b) + beta c, where op transposes if asked.
+#pragma once
+
+#include "kernels/kernel.h"
+
+namespace pc::kernels {
+
+enum class Trans : bool { no, yes };
+
+/// op(a) [m, k], op(b) [k, n], c [m, n]. With beta = 0, c is not read.
+struct GemmArgs {
+  View a, b, c;
+  Trans trans_a = Trans::no, trans_b = Trans::no;
+  double alpha = 1.0, beta = 0.0;
+
+  [[nodiscard]] std::int64_t m() const { return c.rows(); }
+  [[nodiscard]] std::int64_t n() const { return c.cols(); }
+  [[nodiscard]] std::int64_t k() const { return trans_a == Trans::yes ? a.rows() : a.cols(); }
+
+  void check() const {
+    const std::int64_t am = trans_a == Trans::yes ? a.cols() : a.rows();
+    const std::int64_t bk = trans_b == Trans::yes ? b.cols() : b.rows(), bn = trans_b == Trans::yes ? b.rows() : b.cols();
+    PC_CHECK(am == m() && bn == n() && bk == k(), "gemm", "a ", a.shape.text(), ", b ", b.shape.text(), ", c ",
+             c.shape.text(), " do not fit");
+    PC_CHECK(a.dtype == c.dtype && b.dtype == c.dtype, "gemm", "dtypes differ");
+  }
+  void touches(Touches& t) const {
+    if (trans_a == Trans::yes) {
+      t.read_all(a);
+    } else {
+      t.read(a);
+    }
+    t.read_all(b).write(c);
+  }
+  [[nodiscard]] double flops() const {
+    return 2.0 * static_cast<double>(m()) * static_cast<double>(n()) * static_cast<double>(k());
+  }
+};
+
+void gemm_cpu(const GemmArgs&, Share);
+void gemm_cuda(const GemmArgs&, CudaContext&);
+
+inline constexpr Kernel<GemmArgs> gemm{"gemm", gemm_cpu, PC_CUDA(gemm_cuda)};
+
+}  // namespace pc::kernels

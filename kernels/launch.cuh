@@ -1,0 +1,200 @@
+// The launchers: the only places that say <<<...>>>, and the only ones that test bounds. A kernel gives the body for
+// one entry. Whatever is added up is added up in an order that depends on sizes alone, so the same call gives the same
+// bits.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda_context.h"
+#include "kernels/view.h"
+
+namespace pc::cu {
+
+/// A View as device code sees it. False where the view is empty.
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  std::int64_t ld = 0;
+
+  __device__ T& operator()(std::int64_t row, std::int64_t col) const { return data[row * ld + col]; }
+  __host__ __device__ explicit operator bool() const { return data != nullptr; }
+};
+
+template <class T>
+Matrix<T> matrix(const View& v) {
+  return {v.as<T>(), v.ld()};
+}
+
+/// One row stands for all rows.
+template <class T>
+Matrix<T> matrix_or_row(const View& v) {
+  return {v.as<T>(), v.rows() == 1 ? 0 : v.ld()};
+}
+
+/// out (=|+=) value
+template <class T>
+__device__ void store(T& out, T value, bool add) {
+  out = add ? out + value : value;
+}
+
+/// For calls that read no scalars from the device.
+struct NoScalars {
+  struct Values {};
+  __device__ Values operator()() const { return {}; }
+};
+
+template <class Body>
+struct IgnoreScalars {
+  Body body;
+  __device__ auto operator()(NoScalars::Values, std::int64_t row, std::int64_t col) const { return body(row, col); }
+};
+
+// --- every entry on its own ---
+
+constexpr int kEntryThreads = 256;
+
+template <class Scalars, class Body>
+__global__ void __launch_bounds__(kEntryThreads)
+    each_entry_kernel(std::int64_t rows, std::int64_t cols, Scalars scalars, Body body) {
+  __shared__ typename Scalars::Values values;
+  if (threadIdx.x == 0 && threadIdx.y == 0) values = scalars();
+  __syncthreads();
+  const std::int64_t row_step = std::int64_t{gridDim.y} * blockDim.y, col_step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t row = std::int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < rows; row += row_step) {
+    for (std::int64_t col = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; col < cols; col += col_step) {
+      body(values, row, col);
+    }
+  }
+}
+
+/// Runs body(values, row, col) for every entry of a matrix. `scalars()` makes the values that all entries share from
+/// numbers that lie on the device (a rate, a step); it runs once per block.
+template <class Scalars, class Body>
+void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Scalars scalars, Body body) {
+  if (rows == 0 || cols == 0) return;
+  constexpr std::int64_t kMaxBlocks = 4096;  // enough to fill any GPU; threads walk on from there
+  unsigned width = 1;
+  while (width < kEntryThreads && width < cols) width *= 2;
+  const dim3 block(width, kEntryThreads / width);
+  const std::int64_t across = std::min((cols + block.x - 1) / block.x, kMaxBlocks);
+  const std::int64_t down = std::min((rows + block.y - 1) / block.y, kMaxBlocks / across);
+  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down));
+  each_entry_kernel<<<grid, block, 0, stream>>>(rows, cols, scalars, body);
+  PC_CUDA_CHECK(cudaGetLastError());
+}
+
+/// Runs body(row, col) for every entry of a matrix.
+template <class Body>
+void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Body body) {
+  each_entry(rows, cols, stream, NoScalars{}, IgnoreScalars<Body>{body});
+}
+
+/// Runs body(i) for every i in [0, n).
+template <class Body>
+struct IgnoreRow {
+  Body body;
+  __device__ void operator()(std::int64_t, std::int64_t col) const { body(col); }
+};
+template <class Body>
+void each_index(std::int64_t n, cudaStream_t stream, Body body) {
+  each_entry(1, n, stream, IgnoreRow<Body>{body});
+}
+
+// --- rows: one block each, of one warp where rows are short ---
+
+constexpr int kRowThreads = 512;
+
+/// The threads that do one row together.
+class Team {
+ public:
+  __device__ int rank() const { return static_cast<int>(threadIdx.x); }
+  __device__ int size() const { return static_cast<int>(blockDim.x); }
+
+  /// Combines one value of each thread: a tree within warps, then warp by warp. Every thread gets the result.
+  template <class T, class Combine>
+  __device__ T reduce(T value, Combine combine) const {
+    constexpr int kWarp = 32;
+    for (int step = kWarp / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(~0U, value, step));
+    if (size() == kWarp) return value;
+    __shared__ T of_warp[kRowThreads / kWarp];
+    if (rank() % kWarp == 0) of_warp[rank() / kWarp] = value;
+    __syncthreads();
+    value = of_warp[0];
+    for (int warp = 1; warp < size() / kWarp; ++warp) value = combine(value, of_warp[warp]);
+    __syncthreads();  // the array may be used again
+    return value;
+  }
+};
+
+template <class Body>
+__global__ void __launch_bounds__(kRowThreads) each_row_kernel(Body body) {
+  body(std::int64_t{blockIdx.x}, Team{});
+}
+
+/// Runs body(row, team) for every row of a matrix; the team walks the columns in steps of its size.
+template <class Body>
+void each_row(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Body body) {
+  if (rows == 0) return;
+  constexpr std::int64_t kEntriesPerThread = 4;
+  int width = 32;
+  while (width < kRowThreads && width * kEntriesPerThread < cols) width *= 2;
+  each_row_kernel<<<static_cast<unsigned>(rows), static_cast<unsigned>(width), 0, stream>>>(body);
+  PC_CUDA_CHECK(cudaGetLastError());
+}
+
+// --- every entry, and one float64 for each row ---
+
+/// How terms of a row become out[row]: what each thread starts from, how two are combined, what is stored.
+struct Sum {
+  double scale = 1;
+  bool add = false;
+
+  __device__ double start(const double*) const { return 0; }
+  __device__ double operator()(double a, double b) const { return a + b; }
+  __device__ void store(double* out, double total) const { cu::store(*out, scale * total, add); }
+};
+
+struct Largest {
+  bool add = false;
+
+  __device__ double start(const double* out) const { return add ? *out : 0; }
+  __device__ double operator()(double a, double b) const { return a > b || a != a ? a : b; }  // a NaN wins and stays
+  __device__ void store(double* out, double top) const { *out = top; }
+};
+
+template <class Fold, class Scalars, class Term>
+struct FoldRow {
+  std::int64_t cols;
+  double* out;
+  Fold fold;
+  Scalars scalars;
+  Term term;
+
+  __device__ void operator()(std::int64_t row, Team team) const {
+    __shared__ typename Scalars::Values values;
+    if (team.rank() == 0) values = scalars();
+    __syncthreads();
+    double total = fold.start(out + row);
+    for (std::int64_t col = team.rank(); col < cols; col += team.size()) total = fold(total, term(values, row, col));
+    total = team.reduce(total, fold);
+    if (team.rank() == 0) fold.store(out + row, total);
+  }
+};
+
+/// out[row] = fold of term(values, row, col) over the columns. With no out, the terms are run and dropped.
+template <class Fold, class Scalars, class Term>
+void fold_rows(std::int64_t rows, std::int64_t cols, cudaStream_t stream, double* out, Fold fold, Scalars scalars,
+               Term term) {
+  if (out == nullptr) return each_entry(rows, cols, stream, scalars, term);
+  each_row(rows, cols, stream, FoldRow<Fold, Scalars, Term>{cols, out, fold, scalars, term});
+}
+
+template <class Fold, class Term>
+void fold_rows(std::int64_t rows, std::int64_t cols, cudaStream_t stream, double* out, Fold fold, Term term) {
+  fold_rows(rows, cols, stream, out, fold, NoScalars{}, IgnoreScalars<Term>{term});
+}
+
+}  // namespace pc::cu

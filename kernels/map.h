@@ -1,0 +1,47 @@
+// map: y = f(x), entry by entry, and its pull-back dx = f'(x) dy.
+#pragma once
+
+#include "kernels/kernel.h"
+#include "kernels/scalar_math.h"
+#include "kernels/write.h"
+
+namespace pc::kernels {
+
+using scalar::Activation;
+
+/// y (=|+=) f(x); all [rows, cols].
+struct MapArgs {
+  View x, y;
+  Activation f = Activation::identity;
+  double leak = 0.01;  // leaky_relu's slope below zero
+  Write write = Write::set;
+
+  void check() const { check_alike("map", x, y); }
+  void touches(Touches& t) const { t.read(x).write(y); }
+  [[nodiscard]] double flops() const { return static_cast<double>(y.count()); }
+};
+
+/// dx (=|+=) f'(x) dy; all [rows, cols].
+struct MapPullbackArgs {
+  View x, dy, dx;
+  Activation f = Activation::identity;
+  double leak = 0.01;
+  Write write = Write::set;
+
+  void check() const {
+    check_alike("map_pullback", x, dx);
+    check_alike("map_pullback", dy, dx);
+  }
+  void touches(Touches& t) const { t.read(x).read(dy).write(dx); }
+  [[nodiscard]] double flops() const { return static_cast<double>(dx.count()); }
+};
+
+void map_cpu(const MapArgs&, Share);
+void map_cuda(const MapArgs&, CudaContext&);
+void map_pullback_cpu(const MapPullbackArgs&, Share);
+void map_pullback_cuda(const MapPullbackArgs&, CudaContext&);
+
+inline constexpr Kernel<MapArgs> map{"map", map_cpu, PC_CUDA(map_cuda)};
+inline constexpr Kernel<MapPullbackArgs> map_pullback{"map_pullback", map_pullback_cpu, PC_CUDA(map_pullback_cuda)};
+
+}  // namespace pc::kernels

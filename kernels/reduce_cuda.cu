@@ -1,0 +1,78 @@
+#include "kernels/reduce.h"
+
+#include <cmath>
+
+#include "kernels/launch.cuh"
+#include "kernels/scalar_rate.h"
+
+namespace pc::kernels {
+namespace {
+
+/// Entry i of a matrix that is read as one long row.
+template <class T>
+struct Flat {
+  const T* data;
+  std::int64_t cols, ld;
+
+  explicit Flat(const View& v) : data(v.as<T>()), cols(v.cols()), ld(v.ld()) {}
+  __device__ T operator[](std::int64_t i) const { return cols == ld ? data[i] : data[i / cols * ld + i % cols]; }
+};
+
+/// Up to kPartials parts of equal length, each by a block, then the parts by one block.
+template <class T>
+void sum_typed(const SumArgs& s, CudaContext& context) {
+  constexpr std::int64_t kShortest = 8192;
+  const std::int64_t n = s.in.count();
+  const std::int64_t parts = std::clamp<std::int64_t>(n / kShortest, 1, CudaContext::kPartials);
+  const std::int64_t length = (n + parts - 1) / parts;
+  const Flat<T> in(s.in);
+  double* out = s.out.as<double>();
+  double* partials = static_cast<double*>(context.partials.get());
+  const cu::Sum last{.scale = s.scale, .add = s.write == Write::add};
+  const bool squares = s.squares;
+  cu::fold_rows(parts, length, context.stream, parts == 1 ? out : partials, parts == 1 ? last : cu::Sum{},
+                [=] __device__(std::int64_t part, std::int64_t i) -> double {
+                  const std::int64_t at = part * length + i;
+                  const double entry = at < n ? double(in[at]) : 0.0;
+                  return squares ? entry * entry : entry;
+                });
+  if (parts == 1) return;
+  cu::fold_rows(1, parts, context.stream, out, last,
+                [=] __device__(std::int64_t, std::int64_t i) -> double { return partials[i]; });
+}
+
+}  // namespace
+
+void sum_cuda(const SumArgs& s, CudaContext& context) {
+  with_float(s.in.dtype, [&]<class T>(T) { sum_typed<T>(s, context); });
+}
+
+void largest_cuda(const LargestArgs& a, CudaContext& context) {
+  const Flat<double> in(a.in);
+  cu::fold_rows(1, a.in.count(), context.stream, a.out.as<double>(), cu::Largest{.add = a.write == Write::add},
+                [=] __device__(std::int64_t, std::int64_t i) -> double { return in[i]; });
+}
+
+void clip_cuda(const ClipArgs& c, CudaContext& context) {
+  const double* square_norm = c.square_norm.as<double>();
+  double* clip = c.clip.as<double>();
+  cu::each_index(1, context.stream, [=, limit = c.limit] __device__(std::int64_t) {
+    const double norm = std::sqrt(*square_norm);
+    *clip = norm > limit ? limit / norm : 1.0;
+  });
+}
+
+void tick_cuda(const TickArgs& t, CudaContext& context) {
+  double* counter = t.counter.as<double>();
+  cu::each_index(1, context.stream, [=, by = t.by] __device__(std::int64_t) { *counter += by; });
+}
+
+void rate_cuda(const RateArgs& r, CudaContext& context) {
+  const double* step = r.step.as<double>();
+  double* rate = r.rate.as<double>();
+  cu::each_index(1, context.stream,
+                 [=, kind = r.kind, base = r.base, floor = r.floor, warmup = r.warmup, total = r.total] __device__(
+                     std::int64_t) { *rate = rate_after(kind, *step - 1, base, floor, warmup, total); });
+}
+
+}  // namespace pc::kernels

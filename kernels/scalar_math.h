@@ -1,0 +1,202 @@
+// Scalar formulas shared by the CPU and CUDA twins of every kernel, so that the twins differ only in their loops.
+// float versions are branch-free and made of plain arithmetic, so that a compiler can vectorise a loop over them;
+// double versions call the standard library: they serve as the truth in checks.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define PC_HD __host__ __device__ inline
+#else
+#define PC_HD inline
+#endif
+
+namespace pc::scalar {
+
+// The second argument wins where one is NaN: bounds go first, so that a NaN is never bounded away.
+template <class T>
+PC_HD T min(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+PC_HD T max(T a, T b) {
+  return a > b ? a : b;
+}
+
+/// Reinterprets bits (std::bit_cast is not callable from device code).
+PC_HD float float_of_bits(std::int32_t bits) {
+  union {
+    std::int32_t i;
+    float f;
+  } u{bits};
+  return u.f;
+}
+
+PC_HD std::uint32_t bits_of_float(float value) {
+  union {
+    float f;
+    std::uint32_t u;
+  } u{value};
+  return u.u;
+}
+
+/// exp for float: 2^n exp(r), |r| <= ln2/2, degree-6 Taylor-Horner in r with the last coefficients fitted by the
+/// remainder; relative error under 2e-7. Saturates at exp(+-87) instead of overflowing.
+PC_HD float exp(float x) {
+  x = min(87.0F, max(-87.0F, x));
+  const float shift = 12582912.0F;  // 1.5 * 2^23: adding it rounds to a whole number
+  const float rounded = std::fma(x, 1.44269504F, shift);
+  const float n = rounded - shift;
+  float r = std::fma(n, -0.693359375F, x);  // ln2 in two parts, the first exact in few bits
+  r = std::fma(n, 2.12194440e-4F, r);
+  float p = 1.0F / 5040.0F;
+  p = std::fma(p, r, 1.0F / 720.0F);
+  p = std::fma(p, r, 1.0F / 120.0F);
+  p = std::fma(p, r, 1.0F / 24.0F);
+  p = std::fma(p, r, 1.0F / 6.0F);
+  p = std::fma(p, r, 0.5F);
+  p = std::fma(p, r, 1.0F);
+  p = std::fma(p, r, 1.0F);
+  // The low bits of `rounded` are n; the shift drops the others. (A cast of n would be undefined for NaN.)
+  return p * float_of_bits(static_cast<std::int32_t>((bits_of_float(rounded) + 127U) << 23));
+}
+PC_HD double exp(double x) { return std::exp(x); }
+
+/// 1 / (1 + e^-x)
+template <class T>
+PC_HD T sigmoid(T x) {
+  return T(1) / (T(1) + exp(-x));
+}
+
+/// s = sigmoid(x) and 1 - s, neither by subtracting near-equals.
+template <class T>
+struct SigmoidPair {
+  T s, rest;
+};
+template <class T>
+PC_HD SigmoidPair<T> sigmoid_pair(T x) {
+  const T e = exp(-x), s = T(1) / (T(1) + e);
+  return {s, x < T(0) ? T(1) - s : e * s};
+}
+
+/// tanh: the quotient of exponentials loses digits near zero, where a series takes over.
+PC_HD float tanh(float x) {
+  const float s = x * x;
+  float series = -1382.0F / 155925.0F;
+  series = std::fma(series, s, 62.0F / 2835.0F);
+  series = std::fma(series, s, -17.0F / 315.0F);
+  series = std::fma(series, s, 2.0F / 15.0F);
+  series = std::fma(series, s, -1.0F / 3.0F);
+  series = std::fma(series * s, x, x);
+  const float e = exp(2.0F * x);
+  const float quotient = 1.0F - 2.0F / (e + 1.0F);
+  return s < 0.16F ? series : quotient;
+}
+PC_HD double tanh(double x) { return std::tanh(x); }
+
+/// log(1 + y) for y in [0, 1]: 2 atanh(y / (2 + y)) as a series.
+PC_HD float log1p_unit(float y) {
+  const float s = y / (2.0F + y), q = s * s;
+  float p = 1.0F / 15.0F;
+  p = std::fma(p, q, 1.0F / 13.0F);
+  p = std::fma(p, q, 1.0F / 11.0F);
+  p = std::fma(p, q, 1.0F / 9.0F);
+  p = std::fma(p, q, 1.0F / 7.0F);
+  p = std::fma(p, q, 1.0F / 5.0F);
+  p = std::fma(p, q, 1.0F / 3.0F);
+  p = std::fma(p, q, 1.0F);
+  return 2.0F * s * p;
+}
+PC_HD double log1p_unit(double y) { return std::log1p(y); }
+
+/// log(1 + e^x), without overflow.
+template <class T>
+PC_HD T softplus(T x) {
+  const T size = x < T(0) ? -x : x;
+  return max(T(0), x) + log1p_unit(exp(-size));
+}
+
+/// Normal distribution function Phi(x). float: Abramowitz & Stegun 7.1.26, absolute error 1e-7.
+PC_HD float normal_cdf(float x) {
+  const float size = (x < 0 ? -x : x) * 0.70710678F;
+  const float t = 1.0F / std::fma(0.3275911F, size, 1.0F);
+  float p = 1.061405429F;
+  p = std::fma(p, t, -1.453152027F);
+  p = std::fma(p, t, 1.421413741F);
+  p = std::fma(p, t, -0.284496736F);
+  p = std::fma(p, t, 0.254829592F);
+  const float tail = 0.5F * p * t * exp(-size * size);  // 1 - Phi(|x|)
+  return x < 0 ? tail : 1.0F - tail;
+}
+PC_HD double normal_cdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }
+
+/// Normal density.
+template <class T>
+PC_HD T normal_pdf(T x) {
+  return T(0.39894228040143267794) * exp(T(-0.5) * x * x);
+}
+
+// --- activations: a value and its slope, for one input ---
+
+enum class Activation : std::uint8_t {
+  identity, relu, leaky_relu, gelu, gelu_tanh, silu, tanh, hard_tanh, sigmoid, softplus
+};
+
+template <class T>
+struct ValueSlope {
+  T value, slope;
+};
+
+/// f(z) and f'(z) together: they share their expensive parts. `leak` is the slope of leaky_relu below zero. At the
+/// kinks of relu, leaky_relu and hard_tanh the slope is the one from below (relu'(0) = 0).
+template <Activation kind, class T>
+PC_HD ValueSlope<T> activate(T z, T leak) {
+  if constexpr (kind == Activation::relu) {
+    return {max(T(0), z), z > T(0) ? T(1) : T(0)};
+  } else if constexpr (kind == Activation::leaky_relu) {
+    return {z > T(0) ? z : leak * z, z > T(0) ? T(1) : leak};
+  } else if constexpr (kind == Activation::gelu) {
+    const T cdf = normal_cdf(z);
+    return {z * cdf, cdf + z * normal_pdf(z)};
+  } else if constexpr (kind == Activation::gelu_tanh) {
+    // z sigmoid(2u) with u = sqrt(2/pi) (z + 0.044715 z^3): the same function, one exponential
+    const T cubic = T(0.044715), twice = T(1.59576912160573071176);
+    const SigmoidPair<T> at = sigmoid_pair(twice * (z + cubic * z * z * z));
+    return {z * at.s, at.s + z * at.s * at.rest * twice * (T(1) + T(3) * cubic * z * z)};
+  } else if constexpr (kind == Activation::silu) {
+    const SigmoidPair<T> at = sigmoid_pair(z);
+    return {z * at.s, at.s + z * at.s * at.rest};
+  } else if constexpr (kind == Activation::tanh) {
+    const T t = scalar::tanh(z);
+    return {t, T(1) - t * t};
+  } else if constexpr (kind == Activation::hard_tanh) {
+    return {min(T(1), max(T(-1), z)), z > T(-1) && z <= T(1) ? T(1) : T(0)};
+  } else if constexpr (kind == Activation::sigmoid) {
+    const T s = scalar::sigmoid(z);
+    return {s, s * (T(1) - s)};
+  } else if constexpr (kind == Activation::softplus) {
+    return {scalar::softplus(z), scalar::sigmoid(z)};
+  } else {
+    return {z, T(1)};
+  }
+}
+
+/// Calls body.template operator()<kind>() for a kind known only at run time.
+template <class Body>
+void with_activation(Activation kind, Body&& body) {
+  switch (kind) {
+    case Activation::identity: return body.template operator()<Activation::identity>();
+    case Activation::relu: return body.template operator()<Activation::relu>();
+    case Activation::leaky_relu: return body.template operator()<Activation::leaky_relu>();
+    case Activation::gelu: return body.template operator()<Activation::gelu>();
+    case Activation::gelu_tanh: return body.template operator()<Activation::gelu_tanh>();
+    case Activation::silu: return body.template operator()<Activation::silu>();
+    case Activation::tanh: return body.template operator()<Activation::tanh>();
+    case Activation::hard_tanh: return body.template operator()<Activation::hard_tanh>();
+    case Activation::sigmoid: return body.template operator()<Activation::sigmoid>();
+    case Activation::softplus: return body.template operator()<Activation::softplus>();
+  }
+}
+
+}  // namespace pc::scalar

@@ -1,0 +1,70 @@
+#include "kernels/weight_update.h"
+
+#include <cmath>
+
+#include "kernels/loops.h"
+
+namespace pc::kernels {
+namespace {
+
+/// body(i, g) for every entry of a row that the mask lets move.
+template <class T, class Body>
+void each_gradient(const WeightGradient& w, std::int64_t row, T scale, Body&& body) {
+  const T* dw = w.dw.row<T>(row);
+  const std::int64_t n = w.w.cols();
+  if (w.mask.empty()) {
+    each_entry(n, [=](std::int64_t i) { body(i, scale * dw[i]); });
+    return;
+  }
+  const T* mask = w.mask.row<T>(row);
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (mask[i] != T(0)) body(i, scale * dw[i]);
+  }
+}
+
+template <class T>
+T gradient_scale(const WeightGradient& w) {
+  return T(w.scale * (w.clip.empty() ? 1.0 : *w.clip.as<double>()));
+}
+
+}  // namespace
+
+void weight_sgd_cpu(const WeightSgdArgs& a, Share share) {
+  with_float(a.g.w.dtype, [&]<class T>(T) {
+    const T rate = T(*a.g.rate.as<double>()), momentum = T(a.momentum), decay = T(a.decay);
+    const T scale = gradient_scale<T>(a.g);
+    each_row(share, a.g.w.rows(), [&](std::int64_t row) {
+      T* w = a.g.w.row<T>(row);
+      if (a.velocity.empty()) {
+        each_gradient<T>(a.g, row, scale, [=](std::int64_t i, T g) { w[i] += rate * (g - decay * w[i]); });
+      } else {
+        T* velocity = a.velocity.row<T>(row);
+        each_gradient<T>(a.g, row, scale, [=](std::int64_t i, T g) {
+          velocity[i] = momentum * velocity[i] + (g - decay * w[i]);
+          w[i] += rate * velocity[i];
+        });
+      }
+    });
+  });
+}
+
+void weight_adam_cpu(const WeightAdamArgs& a, Share share) {
+  with_float(a.g.w.dtype, [&]<class T>(T) {
+    const double step = *a.step.as<double>(), rate = *a.g.rate.as<double>();
+    const T beta1 = T(a.beta1), beta2 = T(a.beta2), epsilon = T(a.epsilon);
+    const T corrected = T(rate / (1 - std::pow(a.beta1, step))), correct2 = T(1 / (1 - std::pow(a.beta2, step)));
+    const T keep = T(a.decoupled ? 1 - rate * a.decay : 1), pull = T(a.decoupled ? 0 : a.decay);
+    const T scale = gradient_scale<T>(a.g);
+    each_row(share, a.g.w.rows(), [&](std::int64_t row) {
+      T *w = a.g.w.row<T>(row), *m = a.m.row<T>(row), *v = a.v.row<T>(row);
+      each_gradient<T>(a.g, row, scale, [=](std::int64_t i, T dw) {
+        const T g = dw - pull * w[i];
+        m[i] = beta1 * m[i] + (T(1) - beta1) * g;
+        v[i] = beta2 * v[i] + (T(1) - beta2) * g * g;
+        w[i] = keep * w[i] + corrected * m[i] / (std::sqrt(v[i] * correct2) + epsilon);
+      });
+    });
+  });
+}
+
+}  // namespace pc::kernels

@@ -1,0 +1,77 @@
+// A graph with its parameters and all its buffers on a device.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pc/arena.h"
+#include "pc/graph.h"
+
+namespace pc {
+
+/// How weights start. Every draw is keyed by (seed, parameter, entry), so it is the same on every device.
+struct WeightInit {
+  enum class Kind : std::uint8_t {
+    fan_in,  // uniform in +-1/sqrt(fan_in), biases too (as torch and equinox do for linear layers)
+    xavier,  // uniform in +-sqrt(6 / (fan_in + fan_out)), biases 0 (Glorot & Bengio 2010)
+    he,      // normal with deviation sqrt(2 / fan_in), biases 0 (He et al. 2015)
+    normal,  // normal with deviation 1, biases 0
+    zeros
+  };
+  Kind kind = Kind::fan_in;
+  double scale = 1.0;  // multiplies what the kind gives
+};
+
+/// Buffers are named "kind/owner" in the arena and made at first use, for `max_batch` rows; the accessors give the first
+/// `batch` rows.
+class Network {
+ public:
+  Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_batch, std::uint64_t seed, WeightInit init);
+
+  [[nodiscard]] const Graph& graph() const { return graph_; }
+  [[nodiscard]] Arena& arena() { return arena_; }
+  [[nodiscard]] const Arena& arena() const { return arena_; }
+  [[nodiscard]] const Exec& exec() const { return arena_.exec(); }
+  [[nodiscard]] DType dtype() const { return dtype_; }
+  [[nodiscard]] std::int64_t max_batch() const { return max_batch_; }
+  [[nodiscard]] std::uint64_t seed() const { return seed_; }
+
+  // Parameters, as matrices [first dimension, the others].
+  [[nodiscard]] View weight(ParamId id) const { return weights_[static_cast<std::size_t>(id)]; }
+  [[nodiscard]] View mask(ParamId id) const { return masks_[static_cast<std::size_t>(id)]; }  // empty: none
+  /// What learning adds up: -dF/dw, summed over the batch.
+  [[nodiscard]] View gradient(ParamId id) { return param_buffer("dw", id); }
+  /// A buffer shaped like a parameter: optimiser state.
+  [[nodiscard]] View param_buffer(const std::string& kind, ParamId id);
+
+  // Values and errors, [batch, shape].
+  [[nodiscard]] View node_buffer(const std::string& kind, NodeId id, std::int64_t batch);
+  [[nodiscard]] View prediction_buffer(const std::string& kind, PredictionId id, std::int64_t batch);
+  /// Belongs to link `link` of an edge and has the shape that the link gives.
+  [[nodiscard]] View link_buffer(const std::string& kind, EdgeId edge, int link, std::int64_t batch);
+  [[nodiscard]] View value(NodeId id, std::int64_t batch) { return node_buffer("x", id, batch); }
+  /// Precisions of a prediction, one per entry; empty where there is one for all, which `precision_scale` then is.
+  [[nodiscard]] View precisions(PredictionId id);
+  [[nodiscard]] double precision_scale(PredictionId id) const;
+  /// One float64 per row of the batch.
+  [[nodiscard]] View row_buffer(const std::string& name, std::int64_t batch);
+  /// A float64 on the device.
+  [[nodiscard]] View scalar(const std::string& name) { return arena_.take(name, {}, DType::f64); }
+
+  /// What an operator call needs, for link `link` of an edge, given the value buffers of this batch.
+  [[nodiscard]] std::vector<View> link_inputs(EdgeId edge, int link, std::int64_t batch);
+  [[nodiscard]] std::vector<View> link_weights(EdgeId edge, int link) const;
+
+ private:
+  void init_weight(ParamId id, WeightInit init);
+
+  Graph graph_;
+  Arena arena_;
+  DType dtype_;
+  std::int64_t max_batch_;
+  std::uint64_t seed_;
+  std::vector<View> weights_, masks_;
+};
+
+}  // namespace pc

@@ -1,0 +1,86 @@
+// What an edge of a predictive-coding graph can do. An operator is a value: no state, no inheritance. It is written
+// once, for every device, in terms of kernels.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/kernel.h"
+#include "kernels/scalar_math.h"
+#include "kernels/write.h"
+
+namespace pc {
+
+/// One setting of an operator, as its table lists it.
+struct AttrSpec {
+  std::string_view name;
+  double fallback;
+  std::string_view about;
+};
+
+/// The settings of one use of an operator; every name that its table lists has a value.
+using Attrs = std::map<std::string, double, std::less<>>;
+
+/// What an operator knows when shapes are inferred. Shapes are per sample: the batch is not in them.
+struct OpSite {
+  std::span<const Shape> sources;
+  const Attrs& attrs;
+  std::optional<Shape> wanted;  // the shape that must come out, where the graph says so
+};
+
+enum class ParamRole : std::uint8_t { weight, bias };
+
+/// A parameter that an operator needs, with the fans that initialisers ask for.
+struct ParamSpec {
+  std::string name;
+  Shape shape;
+  std::int64_t fan_in = 1, fan_out = 1;
+  ParamRole role = ParamRole::weight;
+};
+
+/// One use of an operator on data: mu = op(x...; w...). Views of values are [batch, shape...].
+struct OpCall {
+  Exec exec;
+  std::span<const View> x;
+  std::span<const View> w;
+  const Attrs& attrs;
+};
+
+/// Settings and shapes that the test sweeps run an operator with; at least one is odd-sized.
+struct OpExample {
+  Attrs attrs;
+  std::vector<Shape> sources;
+  std::optional<Shape> wanted;
+};
+
+struct Op {
+  std::string_view name;
+  std::string_view about;
+  int min_sources = 1, max_sources = 1;  // max_sources -1: any number
+  std::span<const AttrSpec> attrs = {};
+  bool pointwise = false;  // shape in = shape out, entry by entry, one source
+
+  Shape (*infer)(const OpSite&) = nullptr;
+  std::vector<ParamSpec> (*params)(const OpSite&, const Shape& out) = nullptr;  // null: none
+
+  void (*predict)(const OpCall&, View mu, Write) = nullptr;                            // op(x; w)
+  void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;   // (d op/dx)^T delta
+  void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr; // (d op/dw)^T delta
+
+  /// For activations: which one, so that a plan may fuse it with the error that follows.
+  std::optional<scalar::Activation> activation = std::nullopt;
+
+  std::vector<OpExample> (*examples)() = nullptr;
+};
+
+std::span<const Op* const> all_ops();
+/// Throws with the nearest names when there is none.
+const Op& find_op(std::string_view name);
+/// The given settings with defaults for the rest; throws on a name that the operator does not have.
+Attrs complete_attrs(const Op& op, const Attrs& given);
+
+}  // namespace pc

@@ -1,0 +1,39 @@
+// The list of operators. Self-registering statics would vanish from a static library; a list cannot.
+#include "pc/ops/ops.h"
+
+namespace pc {
+
+std::span<const Op* const> all_ops() {
+  static constexpr const Op* list[] = {
+      &ops::linear,  &ops::constant, &ops::scale, &ops::identity,  &ops::add,     &ops::multiply,
+      &ops::concat,  &ops::softmax,  &ops::relu,  &ops::leaky_relu, &ops::gelu,    &ops::gelu_tanh,
+      &ops::silu,    &ops::tanh,     &ops::hard_tanh, &ops::sigmoid, &ops::softplus,
+  };
+  return list;
+}
+
+const Op& find_op(std::string_view name) {
+  std::string known;
+  for (const Op* op : all_ops()) {
+    if (op->name == name) return *op;
+    known += std::string(known.empty() ? "" : ", ").append(op->name);
+  }
+  fail("op", "no operator named \"", name, "\"; there are: ", known);
+}
+
+Attrs complete_attrs(const Op& op, const Attrs& given) {
+  Attrs attrs;
+  std::string known;
+  for (const AttrSpec& spec : op.attrs) {
+    attrs.emplace(spec.name, spec.fallback);
+    known += std::string(known.empty() ? "" : ", ").append(spec.name);
+  }
+  for (const auto& [name, value] : given) {
+    PC_CHECK(attrs.contains(name), "op", op.name, " has no setting \"", name, "\"",
+             known.empty() ? std::string(" (it has none)") : "; it has: " + known);
+    attrs[name] = value;
+  }
+  return attrs;
+}
+
+}  // namespace pc

@@ -1,0 +1,41 @@
+// One training step after another: a plan for each batch size, and a watch over the energies.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "pc/plan.h"
+
+namespace pc {
+
+/// Energies summed over samples since the last reset, one for each prediction.
+struct EnergySums {
+  std::vector<double> start, end;
+
+  [[nodiscard]] double total_start() const;
+  [[nodiscard]] double total_end() const;
+};
+
+class Trainer {
+ public:
+  /// `spec.batch` is ignored: plans are made when a batch size first comes.
+  Trainer(Network& network, PlanSpec spec, int threads);
+
+  Plan::Outcome step(std::int64_t batch) { return plan(batch).run(threads_); }
+  const Plan& plan(std::int64_t batch);
+
+  [[nodiscard]] EnergySums energies() const;
+  void reset_energies();
+  /// Throws when the energies added up since the last reset are not finite, or grew by more than `growth` while they
+  /// should have fallen: it names the prediction and what to change. `where` tells the place in the run.
+  void check_energies(const std::string& where, double growth) const;
+
+ private:
+  Network& network_;
+  PlanSpec spec_;
+  int threads_;
+  std::map<std::int64_t, std::unique_ptr<Plan>> plans_;
+};
+
+}  // namespace pc

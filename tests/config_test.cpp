@@ -1,0 +1,179 @@
+// Configs as structs: every file in configs/ loads and fits together; each mistake gets its message.
+#include "experiments/config.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "kernels/check.h"
+#include "pc/levels.h"
+
+namespace fs = std::filesystem;
+using namespace pc::experiments;
+
+namespace {
+
+const std::string kNodes = "graph: {nodes: {image: {shape: [4]}, label: {shape: [2]}}, edges: ";
+
+std::string config_with(const std::string& graph, const std::string& more = "") {
+  return "name: t\ndata: {set: glyphs}\n" + graph + "\n" + more;
+}
+
+/// Reads a config and makes its graph; the message of the error that stops it.
+std::string message(const std::string& yaml) {
+  try {
+    const Config config = read_config(parse_config(yaml, "t.yaml"));
+    const pc::Graph graph(config.graph.nodes, config.graph.edges);
+    return "";
+  } catch (const pc::Error& e) {
+    CHECK(e.status() == pc::ExitStatus::bad_input);
+    return e.what();
+  }
+}
+
+bool has(const std::string& text, const std::string& part) {
+  CAPTURE(text);
+  CAPTURE(part);
+  return text.find(part) != std::string::npos;
+}
+
+const std::string kMlp = "graph: {mlp: {widths: [784, 8, 10]}}";
+
+}  // namespace
+
+TEST_CASE("every file in configs/ loads and its graph fits together") {
+  int seen = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(fs::path(PC_SOURCE_DIR) / "configs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    CAPTURE(entry.path().string());
+    const Config config = read_config(entry.path(), {});
+    const pc::Graph graph(config.graph.nodes, config.graph.edges);
+    CHECK_NOTHROW(pc::check_schedule(*config.relax.schedule, graph));
+    CHECK(graph.find(config.classify.input) >= 0);
+    CHECK(graph.find(config.classify.target) >= 0);
+    ++seen;
+  }
+  CHECK(seen >= 5);
+}
+
+TEST_CASE("base.yaml states the defaults: a config that says nothing means the same") {
+  const Config base = read_config(fs::path(PC_SOURCE_DIR) / "configs" / "base.yaml", {});
+  const Config bare = read_config(parse_config(
+      "name: base\ndata: {set: glyphs}\ngraph: {mlp: {widths: [784, 128, 128, 10]}}\n", "t.yaml"));
+  CHECK(base.seed == bare.seed);
+  CHECK(base.device == bare.device);
+  CHECK(base.dtype == bare.dtype);
+  CHECK(base.threads == bare.threads);
+  CHECK(base.data.batch == bare.data.batch);
+  CHECK(base.data.validation == bare.data.validation);
+  CHECK(base.data.validation_part == bare.data.validation_part);
+  CHECK(base.data.limit == bare.data.limit);
+  CHECK(base.data.normalize == bare.data.normalize);
+  CHECK(base.data.request.train == bare.data.request.train);
+  CHECK(base.data.request.test == bare.data.request.test);
+  CHECK(base.init.kind == bare.init.kind);
+  CHECK(base.init.scale == bare.init.scale);
+  CHECK(base.classify.input == bare.classify.input);
+  CHECK(base.classify.target == bare.classify.target);
+  CHECK(base.classify.on == bare.classify.on);
+  CHECK(base.classify.off == bare.classify.off);
+  CHECK(base.relax.schedule->name == bare.relax.schedule->name);
+  CHECK(base.relax.growth == bare.relax.growth);
+  CHECK(base.relax.relax.steps == bare.relax.relax.steps);
+  CHECK(base.relax.relax.stepper.index() == bare.relax.relax.stepper.index());
+  CHECK(std::get<pc::ValueSgd>(base.relax.relax.stepper).rate == std::get<pc::ValueSgd>(bare.relax.relax.stepper).rate);
+  CHECK(std::get<pc::ValueSgd>(base.relax.relax.stepper).momentum ==
+        std::get<pc::ValueSgd>(bare.relax.relax.stepper).momentum);
+  CHECK(base.relax.relax.init.kind == bare.relax.relax.init.kind);
+  CHECK(base.relax.relax.init.sweeps == bare.relax.relax.init.sweeps);
+  CHECK(base.relax.relax.stop.index() == bare.relax.relax.stop.index());
+  CHECK(base.evaluate_steps == bare.evaluate_steps);
+  CHECK(base.learn.epochs == bare.learn.epochs);
+  const auto &a = std::get<pc::WeightAdam>(base.learn.optimizer), &b = std::get<pc::WeightAdam>(bare.learn.optimizer);
+  CHECK(a.beta1 == b.beta1);
+  CHECK(a.beta2 == b.beta2);
+  CHECK(a.epsilon == b.epsilon);
+  CHECK(a.weight_decay == b.weight_decay);
+  CHECK(a.decoupled == b.decoupled);
+  CHECK(base.learn.rate.base == bare.learn.rate.base);
+  CHECK(base.learn.rate.kind == bare.learn.rate.kind);
+  CHECK(base.learn.rate.floor == bare.learn.rate.floor);
+  CHECK(base.learn.warmup == bare.learn.warmup);
+  CHECK(base.learn.clip_norm == bare.learn.clip_norm);
+  CHECK(base.learn.select_best == bare.learn.select_best);
+  CHECK(base.save.every_batches == bare.save.every_batches);
+  CHECK(base.save.trace == bare.save.trace);
+  CHECK(base.optimize == bare.optimize);
+  const pc::Graph x(base.graph.nodes, base.graph.edges), y(bare.graph.nodes, bare.graph.edges);
+  CHECK(x.weight_count() == y.weight_count());
+}
+
+TEST_CASE("a config's values arrive") {
+  const Config config = read_config(parse_config(
+      "name: t\nseed: 7\ndtype: float64\ndata: {set: glyphs, batch: 32, validation: 500, normalize: centered}\n"
+      "graph: {mlp: {widths: [784, 8, 10], activation: {leaky_relu: {slope: 0.2}}, order: before}}\n"
+      "relax: {schedule: ipc, steps: 3, optimizer: {adam: {rate: 0.2}}, init: {normal: {sigma: 0.3}}, stop: {plateau: "
+      "{relative: 1e-3}}}\n"
+      "learn: {epochs: 2, optimizer: {sgd: {rate: 0.5, momentum: 0.25}}, rate: {cosine: {floor: 0.01}}, clip_norm: 3}\n",
+      "t.yaml"));
+  CHECK(config.seed == 7);
+  CHECK(config.dtype == pc::DType::f64);
+  CHECK(config.data.batch == 32);
+  CHECK(config.data.validation == 500);
+  CHECK(config.data.normalize == Normalize::centered);
+  CHECK(config.relax.schedule->name == "ipc");
+  CHECK(std::get<pc::ValueAdam>(config.relax.relax.stepper).rate == 0.2);
+  CHECK(config.relax.relax.init.kind == pc::ValueInit::Kind::normal);
+  CHECK(config.relax.relax.init.sigma == 0.3);
+  CHECK(std::get<pc::EnergyPlateau>(config.relax.relax.stop).relative == 1e-3);
+  CHECK(std::get<pc::WeightSgd>(config.learn.optimizer).momentum == 0.25);
+  CHECK(config.learn.rate.base == 0.5);
+  CHECK(config.learn.rate.floor == 0.01);
+  CHECK(config.learn.clip_norm == 3);
+  const pc::Graph graph(config.graph.nodes, config.graph.edges);
+  CHECK(graph.edge(1).chain[0].op->name == "leaky_relu");
+  CHECK(graph.edge(1).chain[0].attrs.at("slope") == 0.2);
+}
+
+TEST_CASE("mistakes in a config: each has its place and its message") {
+  CHECK(has(message(config_with(kMlp, "relax: {step: 5}\n")), "t.yaml:4:9: unknown key relax.step; did you mean \"steps\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {steps: many}\n")), "t.yaml:4:16: relax.steps must be a whole number"));
+  CHECK(has(message(config_with(kMlp, "relax: {steps: 0}\n")), "relax.steps must be at least 1"));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: pcc}\n")), "did you mean \"pc\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sdg: {rate: 0.1}}}\n")), "did you mean \"sgd\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sgd: {rate: -1}}}\n")), "must be greater than 0"));
+  CHECK(has(message(config_with(kMlp, "learn: {epochs: 1.5}\n")), "learn.epochs must be a whole number"));
+  CHECK(has(message(config_with(kMlp, "learn: {rate: {cosin: {}}}\n")), "did you mean \"cosine\"?"));
+  CHECK(has(message(config_with(kMlp, "dtype: float16\n")), "dtype"));
+  CHECK(has(message(config_with(kMlp, "nmae: x\n")), "unknown key nmae; did you mean \"name\"?"));
+  CHECK(has(message("data: {set: glyphs}\n" + kMlp + "\n"), "name"));
+  CHECK(has(message("name: a/b\ndata: {set: glyphs}\n" + kMlp + "\n"), "cannot be \"a/b\""));
+  CHECK(has(message("name: t\ndata: {set: mnst}\n" + kMlp + "\n"), "t.yaml:2:13: "));
+  CHECK(has(message("name: t\ndata: {set: mnst}\n" + kMlp + "\n"), "mnist"));
+  CHECK(has(message(config_with("graph: {mpl: {widths: [784, 10]}}")), "did you mean \"mlp\"?"));
+  CHECK(has(message(config_with("graph: {mlp: {width: [784, 10]}}")), "widths"));
+  CHECK(has(message(config_with("graph: {mlp: {widths: [784]}}")), "an input and an output width"));
+  CHECK(has(message(config_with("graph: {mlp: {widths: [784, 10], activation: rleu}}")), "did you mean \"relu\"?"));
+  CHECK(has(message(config_with("graph: {mlp: {widths: [784, 10], output: gausian}}")), "gaussian"));
+}
+
+TEST_CASE("mistakes in a written-out graph name the node or edge, and its place") {
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: lable, op: linear}]}")), "edge image->lable"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: lable, op: linear}]}")), "no node named \"lable\""));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: identity}]}")),
+            "gives shape [4], but node label has shape [2]"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: identity}]}")), "t.yaml:3:"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: [linear, tnah]}]}")), "did you mean \"tanh\"?"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {unit: 2}}}]}")), "units"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: [linear, linear]}]}")), "units: N"));
+  CHECK(has(message(config_with(kNodes + "[{from: [image, image], to: label, op: linear}]}")), "begin the chain with"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: linear, mask: no_diagnal}]}")),
+            "did you mean \"no_diagonal\"?"));
+  CHECK(has(message(config_with("graph: {nodes: {a: {shape: [0]}}, edges: []}")), "has the dimension 0"));
+  CHECK(has(message(config_with("graph: {nodes: {a: {shape: [1, 1, 1, 1, 1]}}, edges: []}")), "at most 4"));
+  CHECK(has(message(config_with("graph: {nodes: {a: {shape: [2], precision: [1, 2, 3]}, b: {shape: [2]}}, edges: "
+                                "[{from: b, to: a, op: linear}]}")),
+            "has 3 precisions; give 1 or 2"));
+  CHECK(has(message(config_with("graph: {nodes: {a: {}}, edges: []}")), "shape"));
+}

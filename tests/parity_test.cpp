@@ -1,0 +1,85 @@
+// Every kernel case on both devices. The CPU is the truth.
+#include <cstdlib>
+#include <string>
+
+#include "tests/support.h"
+
+namespace {
+
+using pc::DType;
+using pc::kernels::KernelCase;
+using namespace pc::test;
+
+/// A GPU to test on, or null after having said so.
+std::unique_ptr<pc::ExecContext> gpu() {
+  std::string why;
+  if (pc::devices(&why).size() > 1) return std::make_unique<pc::ExecContext>("cuda");
+  REQUIRE_MESSAGE(std::getenv("PC_REQUIRE_CUDA") == nullptr, "PC_REQUIRE_CUDA is set: ", why);
+  MESSAGE("skipped: ", why);
+  return nullptr;
+}
+
+/// Kernels that only move numbers, or promise the same bits everywhere.
+bool exact(const KernelCase& k) {
+  for (const char* name : {"fill", "copy", "one_hot", "right", "random", "tick"}) {
+    if (k.kernel == name) return true;
+  }
+  return false;
+}
+
+void compare(pc::ExecContext& context, DType dtype, double tolerance) {
+  for (const KernelCase& k : pc::kernels::all_cases(dtype)) {
+    CAPTURE(k.name);
+    const auto truth = run_case({}, k), got = run_case(context.exec(), k), again = run_case(context.exec(), k);
+    REQUIRE(got.size() == truth.size());
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+      CAPTURE(i);
+      CHECK(relative_error(got[i], truth[i]) < tolerance);
+      if (exact(k)) CHECK(same_bits(got[i], truth[i]));
+      CHECK(same_bits(got[i], again[i]));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("parity: every kernel, float64") {
+  if (const auto context = gpu()) compare(*context, DType::f64, 1e-11);
+}
+
+// The longest sums have about 2000 terms, which the two devices add in different orders: on the CPU the rounding errors
+// (6e-8 each) of a plain sum grow with about the root of its length, to 3e-6 of the largest entry; and expf differs by
+// a unit or two in the last place. A formula that is wrong in one twin shows at 1e-2 or more.
+TEST_CASE("parity: every kernel, float32") {
+  if (const auto context = gpu()) compare(*context, DType::f32, 2e-5);
+}
+
+TEST_CASE("parity: NaN ends up in the same places") {
+  const auto context = gpu();
+  if (!context) return;
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (KernelCase k : pc::kernels::cases_of_size(dtype, 9, 37)) {
+      // gemm: NaN times a zero of alpha or beta is the libraries' own affair
+      if (k.kernel == "gemm") continue;
+      for (std::size_t poisoned = 0; poisoned < k.in.size(); ++poisoned) {
+        const pc::kernels::CaseView whole = k.in[poisoned];
+        if (whole.dtype == DType::i32 || whole.dtype == DType::u8 || whole.content == pc::kernels::Content::constant) {
+          continue;
+        }
+        k.in[poisoned].content = pc::kernels::Content::holes;
+        CAPTURE(k.name);
+        CAPTURE(poisoned);
+        const auto truth = run_case({}, k), got = run_case(context->exec(), k);
+        for (std::size_t i = 0; i < truth.size(); ++i) {
+          REQUIRE(truth[i].size() == got[i].size());
+          bool alike = true;
+          for (std::size_t j = 0; j < truth[i].size(); ++j) {
+            alike = alike && std::isnan(truth[i][j]) == std::isnan(got[i][j]);
+          }
+          CHECK(alike);
+        }
+        k.in[poisoned] = whole;
+      }
+    }
+  }
+}

@@ -1,0 +1,492 @@
+// The plan: what it saves must not change a number, and it must save what it promises.
+#include <set>
+
+#include "tests/networks.h"
+
+namespace pc::test {
+namespace {
+
+int count_calls(const Plan& plan, const std::function<bool(const Call&)>& wanted) {
+  int count = 0;
+  for (const Program* program : plan.programs()) {
+    count += static_cast<int>(std::count_if(program->calls().begin(), program->calls().end(), wanted));
+  }
+  return count;
+}
+
+bool touches(const Call& call, const View& view, bool write) {
+  return std::any_of(call.touches.begin(), call.touches.end(),
+                     [&](const Touch& t) { return t.write == write && t.view.data == view.data; });
+}
+
+}  // namespace
+
+TEST_CASE("plan: with its savings and without them, the same numbers") {
+  int pc_runs = 0, ipc_runs = 0, cyclic = 0, acyclic = 0;
+  for (std::uint64_t seed = 0; seed < 160; ++seed) {
+    CAPTURE(seed);
+    const Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    for (const DType dtype : {DType::f64, DType::f32}) {
+      CAPTURE(dtype);
+      PlanSpec spec = wild_plan(seed, problem);
+      spec.trace = seed % 4 == 0;
+      Run quick(problem, spec, dtype);
+      spec.optimize = false;
+      Run slow(problem, spec, dtype);
+      for (int i = 0; i < 3; ++i) {
+        quick.step();
+        slow.step();
+      }
+      check_same_numbers(quick, slow);
+      for (int t = 0; spec.trace && t <= spec.relax.steps; ++t) {
+        CHECK(read(quick.network, quick.network.scalar(trace_name(t))) ==
+              read(slow.network, slow.network.scalar(trace_name(t))));
+      }
+      (spec.schedule->learn == Learn::every_step ? ipc_runs : pc_runs) += 1;
+      (topological_order(quick.network.graph()) ? acyclic : cyclic) += 1;
+    }
+  }
+  CHECK(std::min({pc_runs, ipc_runs, cyclic, acyclic}) > 50);  // the sweep covers what it should
+}
+
+TEST_CASE("plan: with a stop rule, the savings change no number either") {
+  for (std::uint64_t seed = 300; seed < 340; ++seed) {
+    CAPTURE(seed);
+    const Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    PlanSpec spec = wild_plan(seed, problem);
+    spec.schedule = &find_schedule("pc");
+    spec.relax.steps = 60;
+    if (seed % 4 < 2) {
+      spec.relax.stop = EnergyPlateau{1e-3};
+    } else {
+      spec.relax.stop = GradientNorm{0.1};
+    }
+    Run quick(problem, spec);
+    spec.optimize = false;
+    Run slow(problem, spec);
+    for (int i = 0; i < 2; ++i) {
+      const Plan::Outcome a = quick.step(), b = slow.step();
+      CHECK(a.steps == b.steps);
+      CHECK(a.converged == b.converged);
+    }
+    check_same_numbers(quick, slow);
+  }
+}
+
+TEST_CASE("plan: one, two and three threads give the same bits") {
+  for (std::uint64_t seed = 400; seed < 406; ++seed) {
+    CAPTURE(seed);
+    const Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    const PlanSpec spec = wild_plan(seed, problem);
+    Run one(problem, spec), several(problem, spec, DType::f64, 2 + static_cast<int>(seed % 2));
+    one.step();
+    several.step();
+    check_same_numbers(one, several);
+  }
+  // Batches around the groups of eight rows that are dealt out.
+  for (const std::int64_t batch : {1, 8, 9, 17, 33}) {
+    CAPTURE(batch);
+    const Problem problem = clamped_mlp({17, 9, 33, 3}, batch, 6);
+    PlanSpec spec = plan_for(problem, 2);
+    spec.learn = LearnSpec{.rate = {.base = 0.01}, .clip_norm = 0.1};
+    for (const DType dtype : {DType::f64, DType::f32}) {
+      CAPTURE(dtype);
+      Run one(problem, spec, dtype), two(problem, spec, dtype, 2), three(problem, spec, dtype, 3);
+      for (Run* run : {&one, &two, &three}) {
+        run->step();
+        run->step();
+      }
+      check_same_numbers(one, two);
+      check_same_numbers(one, three);
+    }
+  }
+}
+
+TEST_CASE("plan: nothing is pulled back into a clamped node") {
+  const auto pulls_into_image = [](bool clamped) {
+    Problem problem = clamped_mlp({5, 4, 4, 3}, 2, 1);
+    if (!clamped) problem.clamps.erase(problem.clamps.begin());
+    PlanSpec spec = plan_for(problem, 6);
+    spec.learn = LearnSpec{};
+    Run run(problem, spec);
+    const Plan& plan = run.trainer.plan(2);
+    const bool has = run.network.arena().has("back/x0");
+    const int pulls = count_calls(plan, [&](const Call& call) {
+      return call.part == "pullback" && touches(call, run.network.node_buffer("back", 0, 2), true);
+    });
+    CHECK(has == (pulls > 0));
+    CHECK(count_calls(plan, [](const Call& call) { return call.part == "pullback"; }) > 0);
+    return pulls;
+  };
+  CHECK(pulls_into_image(true) == 0);
+  CHECK(pulls_into_image(false) > 0);  // the question is not an idle one
+}
+
+TEST_CASE("plan: a prediction from a clamped node is computed once a batch") {
+  for (const std::string schedule : {"pc", "ipc"}) {
+    CAPTURE(schedule);
+    const Problem problem = clamped_mlp({5, 4, 4, 3}, 2, 1);
+    PlanSpec spec = plan_for(problem, 6);
+    spec.schedule = &find_schedule(schedule);
+    spec.learn = LearnSpec{};
+    Run run(problem, spec);
+    const Plan& plan = run.trainer.plan(2);
+    const int products = count_calls(plan, [&](const Call& call) {
+      return call.kernel == "gemm" && touches(call, run.network.value(0, 2), false) &&
+             touches(call, run.network.weight(0), false);
+    });
+    // The weights of ipc move at every step: at the start, and after each of the first five updates.
+    CHECK(products == (schedule == "pc" ? 1 : 6));
+  }
+}
+
+TEST_CASE("plan: also where it shares the prediction with an edge that moves") {
+  Problem problem;
+  problem.nodes = {{.name = "image", .shape = {5}}, {.name = "h", .shape = {4}}, {.name = "y", .shape = {4}}};
+  problem.edges = {{.from = {"image"}, .to = "h", .chain = {linear(), op("tanh")}},
+                   {.from = {"h"}, .to = "y", .chain = {linear()}},
+                   {.from = {"image"}, .to = "y", .chain = {linear(), op("tanh")}}};
+  Dice dice(3);
+  problem.batch = 2;
+  problem.clamp(0, dice.normals(10));
+  problem.clamp(2, dice.normals(8));
+  PlanSpec spec = plan_for(problem, 7);
+  spec.gradients = true;
+  Run run(problem, spec);
+  const Plan& plan = run.trainer.plan(2);
+  for (const ParamId weight : {0, 4}) {
+    CHECK(count_calls(plan, [&](const Call& call) {
+            return call.kernel == "gemm" && touches(call, run.network.value(0, 2), false) &&
+                   touches(call, run.network.weight(weight), false);
+          }) == 1);
+  }
+}
+
+// A chain x0 -> ... -> xL of L layers, both ends clamped, started feedforward. Node l first moves at step L - 1 - l,
+// so:
+//   layer l's prediction is needed once at the start, again at step t if node l - 1 moved at t - 1 (t >= L - l + 1,
+//   l >= 2), and once more at the end if node l - 1 moved at the last step (T - 1 >= L - l);
+//   its error is there from step L - l on, and is pulled back (into a node that is not clamped, l >= 2) at those steps;
+//   its weight gradient is formed at the end, if its error has arrived (T >= L - l).
+TEST_CASE("plan: the number of matrix products is the light cone's") {
+  for (int layers = 1; layers <= 5; ++layers) {
+    for (int steps = 1; steps <= 8; ++steps) {
+      for (const bool gradients : {false, true}) {
+        CAPTURE(layers);
+        CAPTURE(steps);
+        CAPTURE(gradients);
+        int forward = layers, back = 0, gradient = 0;
+        for (int l = 1; l <= layers; ++l) {
+          if (gradients && steps >= layers - l) ++gradient;
+          if (l == 1) continue;
+          for (int t = 0; t < steps; ++t) {
+            if (t >= layers - l + 1) ++forward;
+            if (t >= layers - l) ++back;
+          }
+          if (steps - 1 >= layers - l) ++forward;
+        }
+        const Problem problem = clamped_mlp(std::vector<std::int64_t>(index(layers + 1), 3), 2, 1);
+        PlanSpec spec = plan_for(problem, steps);
+        spec.gradients = gradients;
+        Run run(problem, spec);
+        const auto gemms = [&](std::string_view part) {
+          return count_calls(run.trainer.plan(2), [&](const Call& call) {
+            return call.kernel == "gemm" && (part.empty() || call.part == part);
+          });
+        };
+        CHECK(gemms("") == forward + back + gradient);
+        CHECK(gemms("pullback") == back);
+        CHECK(gemms("weight gradient") == gradient);
+      }
+    }
+  }
+}
+
+TEST_CASE("plan: no weight gradient unless somebody wants it") {
+  const Problem problem = clamped_mlp({5, 4, 3}, 2, 1);
+  for (const std::string schedule : {"pc", "ipc", "backprop"}) {
+    CAPTURE(schedule);
+    PlanSpec spec = plan_for(problem, 3);
+    spec.schedule = &find_schedule(schedule);
+    Run run(problem, spec);
+    static_cast<void>(run.trainer.plan(2));
+    CHECK_FALSE(run.network.arena().has("dw/" + run.network.graph().param(0).name));
+    CHECK(count_calls(run.trainer.plan(2),
+                      [](const Call& call) { return call.part == "weight gradient" || call.part == "update"; }) == 0);
+  }
+}
+
+TEST_CASE("plan: a feedforward start leaves no error in a hidden node, to the last bit") {
+  for (std::uint64_t seed = 500; seed < 540; ++seed) {
+    CAPTURE(seed);
+    Problem problem = wild_problem(seed, {.cycles = false, .backprop = true});
+    PlanSpec spec = plan_for(problem, 1, 0.0);  // at rate 0 the values stay where they start
+    spec.optimize = false;
+    for (const DType dtype : {DType::f64, DType::f32}) {
+      Run run(problem, spec, dtype);
+      run.step();
+      const Graph& graph = run.network.graph();
+      for (PredictionId p = 0; p < graph.prediction_count(); ++p) {
+        const NodeId v = graph.prediction(p).node;
+        const bool clamped =
+            std::any_of(problem.clamps.begin(), problem.clamps.end(), [&](const Clamp& c) { return c.node == v; });
+        if (clamped || graph.prediction(p).spec.energy != &gaussian) continue;
+        const Values delta = read(run.network, run.network.prediction_buffer("delta", p, problem.batch));
+        CHECK(worst_difference(delta, Values(delta.size(), 0)) == 0);
+        CHECK(run.trainer.energies().start[index(p)] == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("plan: an error travels one edge a step; before, it is exactly zero") {
+  constexpr int kLayers = 6;
+  const Problem problem = clamped_mlp(std::vector<std::int64_t>(kLayers + 1, 4), 3, 2);
+  for (int steps = 1; steps <= kLayers + 1; ++steps) {
+    CAPTURE(steps);
+    PlanSpec spec = plan_for(problem, steps);
+    spec.optimize = false;
+    Run run(problem, spec);
+    run.step();  // leaves the errors of time `steps`
+    for (PredictionId p = 0; p < kLayers; ++p) {
+      const int distance = kLayers - run.network.graph().prediction(p).node;
+      CAPTURE(distance);
+      const Values delta = read(run.network, run.network.prediction_buffer("delta", p, 3));
+      CHECK((worst_difference(delta, Values(delta.size(), 0)) == 0) == (steps < distance));
+    }
+  }
+}
+
+TEST_CASE("plan: without a target, a feedforward start does not move") {
+  Problem problem = clamped_mlp({5, 4, 3}, 2, 1);
+  problem.clamps.pop_back();
+  PlanSpec spec = plan_for(problem, 20);
+  spec.optimize = false;
+  Run moved(problem, spec);
+  moved.step();
+  spec.relax.steps = 1;
+  Run still(problem, spec);
+  still.step();
+  for (NodeId v = 0; v < 3; ++v) {
+    CHECK(same_bits(read_value(moved.network, v, 2), read_value(still.network, v, 2)));
+  }
+}
+
+// --- stop rules ---
+
+TEST_CASE("stop: fixed steps, always") {
+  const Problem problem = clamped_mlp({5, 4, 3}, 2, 1);
+  Run run(problem, plan_for(problem, 17));
+  const Plan::Outcome outcome = run.step();
+  CHECK(outcome.steps == 17);
+  CHECK_FALSE(outcome.converged);
+}
+
+namespace {
+
+/// Energy before each step and after the last one, of one batch.
+Values energies_of(const Problem& problem, int steps) {
+  PlanSpec spec = plan_for(problem, steps);
+  spec.trace = true;
+  Run run(problem, spec);
+  run.step();
+  Values trace;
+  for (int t = 0; t <= steps; ++t) trace.push_back(read(run.network, run.network.scalar(trace_name(t)))[0]);
+  return trace;
+}
+
+double steepest(const std::vector<std::vector<Values>>& gradient) {
+  double most = 0;
+  for (const auto& node : gradient) {
+    for (const Values& values : node) {
+      for (const double g : values) most = std::max(most, std::abs(g));
+    }
+  }
+  return most;
+}
+
+/// max |dF/dx| of the network's present state, by the reference.
+double steepest_now(Run& run, const PlanSpec& spec) {
+  Reference reference(run.network, run.problem, spec);
+  for (NodeId v = 0; v < run.network.graph().node_count(); ++v) {
+    const Values all = read_value(run.network, v, run.problem.batch);
+    for (std::int64_t b = 0; b < run.problem.batch; ++b) {
+      reference.x[index(v)][index(b)] = rows_of(all, run.problem.batch, b, 1);
+    }
+  }
+  return steepest(reference.value_gradient());
+}
+
+}  // namespace
+
+TEST_CASE("stop: a plateau is where a step lowers the energy by no more than the given part of it") {
+  const Problem problem = clamped_mlp({5, 4, 4, 3}, 3, 8);
+  const Values energy = energies_of(problem, 200);
+  for (const double relative : {1e-2, 1e-3, 1e-4, 1e-5}) {
+    CAPTURE(relative);
+    // The signal needs some steps to reach every node; until then nothing is settled, however flat.
+    int first = 4;
+    while (energy[index(first - 1)] - energy[index(first)] > relative * energy[index(first - 1)]) ++first;
+    PlanSpec spec = plan_for(problem, 200);
+    spec.relax.stop = EnergyPlateau{relative};
+    Run run(problem, spec);
+    const Plan::Outcome outcome = run.step();
+    CHECK(outcome.converged);
+    // It sees the energy of x(first) at the start of the next step, which is taken too.
+    CHECK(outcome.steps == first + 1);
+    CHECK(run.trainer.energies().total_end() == doctest::Approx(energy[index(first + 1)]).epsilon(1e-12));
+  }
+  PlanSpec spec = plan_for(problem, 9);
+  spec.relax.stop = EnergyPlateau{1e-9};
+  Run run(problem, spec);
+  const Plan::Outcome outcome = run.step();
+  CHECK(outcome.steps == 9);
+  CHECK_FALSE(outcome.converged);
+}
+
+TEST_CASE("stop: the gradient rule leaves no gradient above the tolerance") {
+  for (std::uint64_t seed = 600; seed < 612; ++seed) {
+    CAPTURE(seed);
+    const Problem problem =
+        seed == 600 ? clamped_mlp({5, 4, 4, 3}, 3, 8) : wild_problem(seed, {.cycles = seed % 2 == 0, .smooth = true});
+    for (const double tolerance : {1e-2, 1e-4}) {
+      PlanSpec spec = plan_for(problem, 1500, 0.05);
+      spec.relax.stop = GradientNorm{tolerance};
+      Run run(problem, spec);
+      const Plan::Outcome outcome = run.step();
+      if (!outcome.converged) {
+        CHECK(outcome.steps == 1500);
+        continue;
+      }
+      CHECK(steepest_now(run, spec) <= tolerance * (1 + 1e-9));
+      if (outcome.steps < 6) continue;
+      // And it did not go on for longer than it had to: two steps before, some gradient was above.
+      spec.relax.stop = FixedSteps{};
+      spec.relax.steps = outcome.steps - 2;
+      Run before(problem, spec);
+      before.step();
+      CHECK(steepest_now(before, spec) > tolerance);
+    }
+  }
+}
+
+TEST_CASE("stop: where nothing can move, it stops, whatever an earlier run left") {
+  Problem problem = clamped_mlp({5, 4, 3}, 2, 1);
+  PlanSpec spec = plan_for(problem, 3);
+  spec.relax.stop = GradientNorm{1e-9};
+  Run run(problem, spec);
+  CHECK_FALSE(run.step().converged);
+  PlanSpec open = spec;
+  open.clamps.pop_back();  // no target: a feedforward start is settled
+  open.relax.steps = 50;
+  const Plan plan(run.network, open);
+  const Plan::Outcome outcome = plan.run(1);
+  CHECK(outcome.converged);
+  CHECK(outcome.steps < 5);
+  open.relax.stop = EnergyPlateau{1e-9};
+  run.network.arena().write(run.network.scalar("clock/progress"), {NAN});
+  const Plan::Outcome flat = Plan(run.network, open).run(1);
+  CHECK(flat.converged);
+}
+
+// --- batches ---
+
+TEST_CASE("plan: a small batch after a large one is a small batch") {
+  for (std::uint64_t seed = 700; seed < 740; ++seed) {
+    CAPTURE(seed);
+    Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    problem.batch = std::max<std::int64_t>(problem.batch, 1);
+    PlanSpec spec = wild_plan(seed, problem);
+    if (spec.relax.init.kind == ValueInit::Kind::previous || spec.relax.init.kind == ValueInit::Kind::normal) {
+      spec.relax.init.kind = ValueInit::Kind::feedforward;
+    }
+    spec.learn.reset();
+    const std::int64_t part = 1 + (problem.batch - 1) / 2;
+    Run large(problem, spec);
+    large.step();
+    load(large.network, problem, problem.batch - part, part);
+    large.trainer.reset_energies();
+    large.trainer.step(part);
+
+    Network small(problem.graph(), test_exec(), DType::f64, part, 5, WeightInit{});
+    Trainer trainer(small, spec, 1);
+    load(small, problem, problem.batch - part, part);
+    trainer.step(part);
+    const auto left = state_of(large.network, part), right = state_of(small, part);
+    REQUIRE(left.size() == right.size());
+    for (std::size_t i = 0; i < left.size(); ++i) {
+      const std::string& name = left[i].first;
+      CAPTURE(name);
+      CHECK(worst_difference(left[i].second, right[i].second) == 0);
+    }
+  }
+}
+
+TEST_CASE("plan: the reverse order of batches, and plans that are kept") {
+  const Problem problem = clamped_mlp({5, 4, 3}, 4, 1);
+  PlanSpec spec = plan_for(problem, 4);
+  spec.learn = LearnSpec{};
+  Run run(problem, spec);
+  const Plan* large = &run.trainer.plan(4);
+  const Plan* small = &run.trainer.plan(3);
+  CHECK(large != small);
+  CHECK(large == &run.trainer.plan(4));
+  CHECK(large->flops() > small->flops());
+}
+
+TEST_CASE("plan: what cannot be planned is said") {
+  const Problem problem = clamped_mlp({5, 4, 3}, 4, 1);
+  Network network(problem.graph(), test_exec(), DType::f64, 4, 5, WeightInit{});
+  const auto error = [&](const std::function<void(PlanSpec&)>& change) {
+    PlanSpec spec = plan_for(problem, 3);
+    change(spec);
+    return error_of([&] { static_cast<void>(Plan(network, spec)); });
+  };
+  CHECK(contains(error([](PlanSpec& s) { s.schedule = nullptr; }), "no schedule"));
+  CHECK(contains(error([](PlanSpec& s) { s.batch = 5; }), "a batch of 5 does not fit a network made for 4"));
+  CHECK(contains(error([](PlanSpec& s) { s.batch = 0; }), "a batch of 0"));
+  CHECK(contains(error([](PlanSpec& s) { s.relax.steps = 0; }), "at least one step, not 0"));
+  CHECK(error([](PlanSpec&) {}).empty());
+}
+
+TEST_CASE("plan: measures see the predictions of the nodes that they observe") {
+  for (const std::string schedule : {"pc", "ipc", "backprop"}) {
+    CAPTURE(schedule);
+    const Problem problem = clamped_mlp({5, 4, 3}, 2, 1);
+    PlanSpec spec = plan_for(problem, 6);
+    spec.schedule = &find_schedule(schedule);
+    Network network(problem.graph(), test_exec(), DType::f64, 2, 5, WeightInit{});
+    load(network, problem);
+    Reference reference(network, problem, spec);
+    spec.observed = {1, 2};
+    const auto keep = [&](const char* what) {
+      return [&network, what](const Exec& exec, std::int64_t) {
+        for (PredictionId p = 0; p < 2; ++p) {
+          kernels::copy(exec,
+                        {.in = network.prediction_buffer("mu", p, 2), .out = network.prediction_buffer(what, p, 2)});
+        }
+      };
+    };
+    spec.measure_start = keep("first");
+    spec.measure_end = keep("last");
+    Trainer trainer(network, spec, 1);
+    trainer.step(2);
+    reference.step();
+    // At the start both are what a plain forward pass gives; at the end, what the settled values give.
+    Reference fresh(network, problem, spec);
+    for (PredictionId p = 0; p < 2; ++p) {
+      CAPTURE(p);
+      for (std::int64_t b = 0; b < 2; ++b) {
+        auto x = fresh.sample<double>(b);
+        x[1] = naive_mu<double>(fresh.graph, 0, x, fresh.w);
+        CHECK(worst_difference(rows_of(read(network, network.prediction_buffer("first", p, 2)), 2, b, 1),
+                               naive_mu<double>(fresh.graph, p, x, fresh.w)) < 1e-12);
+        const auto& settled = schedule == "backprop" ? x : reference.sample<double>(b);
+        CHECK(worst_difference(rows_of(read(network, network.prediction_buffer("last", p, 2)), 2, b, 1),
+                               naive_mu<double>(fresh.graph, p, settled, fresh.w)) < 1e-12);
+      }
+    }
+  }
+}
+
+}  // namespace pc::test

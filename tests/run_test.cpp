@@ -1,0 +1,324 @@
+// The program as its users meet it: commands, exit statuses, messages, run folders, stopping and resuming.
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+namespace {
+
+/// A folder of this test alone, removed at the end.
+class Scratch {
+ public:
+  Scratch() {
+    std::string name = (fs::temp_directory_path() / "pc-run-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~Scratch() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  [[nodiscard]] fs::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  fs::path path_;
+};
+
+std::string read(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+struct Result {
+  int status = -1;
+  std::string out, err;
+};
+
+/// Starts the program; the caller waits.
+pid_t start(const std::vector<std::string>& arguments, const fs::path& out, const fs::path& err) {
+  std::vector<char*> argv = {const_cast<char*>(PC_PROGRAM)};
+  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  argv.push_back(nullptr);
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child != 0) return child;
+  dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), STDOUT_FILENO);
+  dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), STDERR_FILENO);
+  execv(PC_PROGRAM, argv.data());
+  _exit(98);
+}
+
+int wait_for(pid_t child) {
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+Result pc(const Scratch& scratch, const std::vector<std::string>& arguments) {
+  const fs::path out = scratch / "out", err = scratch / "err";
+  const int status = wait_for(start(arguments, out, err));
+  return {status, read(out), read(err)};
+}
+
+/// A run small enough for a test: few drawn digits, a narrow network.
+fs::path write_config(const Scratch& scratch, const std::string& extra = "") {
+  const fs::path path = scratch / "small.yaml";
+  std::ofstream(path) << "name: small\n"
+                         "seed: 3\n"
+                         "device: cpu\n"
+                         "data: {set: glyphs, train: 400, test: 100, batch: 30}\n"
+                         "graph: {mlp: {widths: [784, 24, 10], activation: tanh}}\n"
+                         "relax: {schedule: pc, steps: 4, optimizer: {sgd: {rate: 0.05, momentum: 0.5}}}\n"
+                         "learn: {epochs: 3, optimizer: {adamw: {rate: 2.0e-3}}, rate: {cosine: {floor: 1.0e-4}}}\n"
+                      << extra;
+  return path;
+}
+
+Json run_json(const Scratch& scratch, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "run");
+  arguments.emplace_back("--json");
+  const Result result = pc(scratch, arguments);
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  return Json::parse(result.out);
+}
+
+bool has(const std::string& text, const std::string& part) {
+  CAPTURE(text);
+  CAPTURE(part);
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), run = scratch / "run";
+  const Json result = run_json(scratch, {config, "--out", run});
+  CHECK(result["name"] == "small");
+  CHECK(result["run"] == run.string());
+  CHECK(result["device"] == "cpu");
+  CHECK(result["dtype"] == "float32");
+  CHECK(result["epochs"] == 3);
+  CHECK(result["seconds"].get<double>() > 0);
+  CHECK(result["train"]["energy"].get<double>() > 0);
+  CHECK(result["train"]["energy"].get<double>() < result["train"]["energy_start"].get<double>());
+  CHECK(result["validation"]["accuracy"].get<double>() > 0.2);
+  CHECK(result["test"]["accuracy"].get<double>() > 0.2);  // chance is 0.1
+  CHECK(result["examples_per_second"].get<double>() > 0);
+  CHECK(result["parameters"] == 784 * 24 + 24 + 24 * 10 + 10);
+  for (const char* name : {"config.yaml", "log.txt", "metrics.jsonl", "run.h5", "checkpoint.h5", "best.h5"}) {
+    CAPTURE(name);
+    CHECK(fs::file_size(run / name) > 0);
+  }
+  std::istringstream lines(read(run / "metrics.jsonl"));
+  std::string line;
+  int epoch = 0;
+  while (std::getline(lines, line)) {
+    const Json metrics = Json::parse(line);
+    CHECK(metrics["epoch"] == ++epoch);
+    CHECK(metrics["trace"].size() == 5);
+  }
+  CHECK(epoch == 3);
+
+  SUBCASE("the same config and seed give the same bits; another seed does not") {
+    CHECK(run_json(scratch, {config, "--out", scratch / "again"})["signature"] == result["signature"]);
+    CHECK(run_json(scratch, {config, "--out", scratch / "one", "--set", "threads=1"})["signature"] ==
+          result["signature"]);
+    CHECK(run_json(scratch, {config, "--out", scratch / "other", "--set", "seed=4"})["signature"] !=
+          result["signature"]);
+  }
+  SUBCASE("the saved config gives the same run") {
+    CHECK(run_json(scratch, {run / "config.yaml", "--out", scratch / "copy"})["signature"] == result["signature"]);
+  }
+  SUBCASE("pc eval measures the same accuracy") {
+    const Result eval = pc(scratch, {"eval", run, "--json"});
+    CHECK(eval.status == 0);
+    CHECK(Json::parse(eval.out)["test"]["accuracy"] == result["test"]["accuracy"]);
+    CHECK(Json::parse(eval.out)["validation"]["accuracy"] == result["validation"]["accuracy"]);
+  }
+  SUBCASE("a run is not overwritten unless asked") {
+    const Result again = pc(scratch, {"run", config, "--out", run});
+    CHECK(again.status == 2);
+    CHECK(has(again.err, "already holds a run"));
+    CHECK(run_json(scratch, {config, "--out", run, "--force"})["signature"] == result["signature"]);
+  }
+  SUBCASE("a finished run that is resumed says the same and learns nothing") {
+    CHECK(run_json(scratch, {config, "--out", run, "--resume"})["signature"] == result["signature"]);
+  }
+  SUBCASE("resuming with another config is refused") {
+    const Result other = pc(scratch, {"run", config, "--out", run, "--resume", "--set", "relax.steps=5"});
+    CHECK(other.status == 2);
+    CHECK(has(other.err, "was started with another config"));
+  }
+}
+
+TEST_CASE("a run killed in the middle of an epoch goes on with the same bits") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch, "save: {every_batches: 2}\n");
+  const std::vector<std::string> longer = {"--set", "learn.epochs=40"};
+  std::vector<std::string> whole = {config, "--out", scratch / "whole"};
+  whole.insert(whole.end(), longer.begin(), longer.end());
+  const Json unbroken = run_json(scratch, whole);
+
+  int kills = 0, mid_epoch = 0;
+  const fs::path run = scratch / "broken";
+  for (const int signal : {SIGKILL, SIGTERM, SIGINT, SIGKILL}) {
+    std::vector<std::string> arguments = {"run", config, "--out", run, kills == 0 ? "--force" : "--resume", "--quiet"};
+    arguments.insert(arguments.end(), longer.begin(), longer.end());
+    const auto lines_before = read(run / "metrics.jsonl").size();
+    const pid_t child = start(arguments, scratch / "o", scratch / "e");
+    // Wait until it has done at least one more epoch, then strike.
+    for (int i = 0; i < 5000 && read(run / "metrics.jsonl").size() <= lines_before; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    kill(child, signal);
+    const int status = wait_for(child);
+    if (status == 0) break;  // it was quicker than we
+    ++kills;
+    CHECK(status == (signal == SIGKILL ? 128 + SIGKILL : 1));
+    if (signal != SIGKILL) CHECK(fs::exists(run / "checkpoint.h5"));
+    mid_epoch += fs::exists(run / "checkpoint.h5") ? 1 : 0;
+  }
+  CHECK(kills >= 1);
+  CHECK(mid_epoch >= 1);
+  std::vector<std::string> rest = {config, "--out", run, "--resume"};
+  rest.insert(rest.end(), longer.begin(), longer.end());
+  const Json resumed = run_json(scratch, rest);
+  CHECK(resumed["signature"] == unbroken["signature"]);
+  CHECK(resumed["test"]["accuracy"] == unbroken["test"]["accuracy"]);
+  // The record is whole too: the same epochs with the same energies, bit for bit.
+  std::istringstream a(read(scratch / "whole" / "metrics.jsonl")), b(read(run / "metrics.jsonl"));
+  std::string x, y;
+  int lines = 0;
+  while (std::getline(a, x)) {
+    REQUIRE(std::getline(b, y));
+    CHECK(Json::parse(x)["train"] == Json::parse(y)["train"]);
+    CHECK(Json::parse(x)["validation"] == Json::parse(y)["validation"]);
+    CHECK(Json::parse(x)["trace"] == Json::parse(y)["trace"]);
+    ++lines;
+  }
+  CHECK(lines == 40);
+}
+
+TEST_CASE("schedules and the plan: backprop, ipc, and a plan without savings") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  const Json pc_run = run_json(scratch, {config, "--out", scratch / "a"});
+  const Json plain = run_json(scratch, {config, "--out", scratch / "b", "--set", "plan.optimize=false"});
+  CHECK(plain["signature"] == pc_run["signature"]);
+  const Json bp = run_json(scratch, {config, "--out", scratch / "c", "--set", "relax.schedule=backprop"});
+  CHECK(bp["signature"] != pc_run["signature"]);
+  CHECK(bp["test"]["accuracy"].get<double>() > 0.2);
+  const Json ipc = run_json(scratch, {config, "--out", scratch / "d", "--set", "relax.schedule=ipc"});
+  CHECK(ipc["test"]["accuracy"].get<double>() > 0.2);
+}
+
+TEST_CASE("divergence stops the run with status 1, and the last checkpoint stays") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), run = scratch / "run";
+  run_json(scratch, {config, "--out", run, "--set", "learn.epochs=1"});
+  const std::string before = read(run / "checkpoint.h5");
+  const Result wild = pc(scratch, {"run", config, "--out", scratch / "wild", "--set",
+                                   "relax.optimizer.sgd.rate=50", "--set", "relax.steps=30"});
+  CHECK(wild.status == 1);
+  CHECK(has(wild.err, "diverged"));
+  CHECK(has(wild.err, "epoch 1, batch"));
+  CHECK(has(wild.err, "hidden1"));
+  const Result learn = pc(scratch, {"run", config, "--out", scratch / "wild2", "--set",
+                                    "learn.optimizer={sgd: {rate: 1e30}}", "--set", "learn.rate=constant"});
+  CHECK(learn.status == 1);
+  CHECK(has(learn.err, "lower relax's rate"));
+  CHECK(read(run / "checkpoint.h5") == before);
+}
+
+TEST_CASE("wrong use ends with status 2 and a message that names the place and the fix") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  const auto fails = [&](const std::vector<std::string>& arguments, const std::string& part) {
+    const Result result = pc(scratch, arguments);
+    CAPTURE(part);
+    CHECK(result.status == 2);
+    CHECK(has(result.err, part));
+    CHECK(!has(result.err, "unexpected"));
+  };
+  fails({}, "subcommand");
+  fails({"rnu"}, "there is no command \"rnu\"; did you mean \"run\"?");
+  fails({"run"}, "CONFIG");
+  fails({"run", scratch / "none.yaml"}, "none.yaml");
+  fails({"run", config, "--set", "relax.step=3"}, "did you mean \"steps\"?");
+  fails({"run", config, "--set", "nonsense"}, "nonsense");
+  fails({"run", config, "--out", scratch / "x", "--set", "device=tpu"}, "tpu");
+  fails({"run", config, "--out", "/proc/none/here"}, "--out");
+  fails({"run", config, "--resume", "--force"}, "--force");
+  fails({"run", config, "--out", scratch / "x", "--set", "data.set=mnist", "--set", "data.root=/nowhere"}, "/nowhere");
+  fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[783,10]"}, "784");
+  fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[784,9]"}, "10 classes");
+  fails({"run", config, "--out", scratch / "x", "--set", "task.classify.target=lable"}, "lable");
+  fails({"run", config, "--out", scratch / "x", "--set", "data.validation=400"}, "none are left");
+  fails({"eval", scratch / "none"}, "no run folder");
+  fails({"data", "verify", "nothing"}, "nothing");
+}
+
+TEST_CASE("a corrupt checkpoint is refused, and nothing is lost") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), run = scratch / "run";
+  run_json(scratch, {config, "--out", run});
+  const std::string good = read(run / "checkpoint.h5");
+  std::ofstream(run / "checkpoint.h5", std::ios::binary) << good.substr(0, good.size() / 2);
+  const Result result = pc(scratch, {"run", config, "--out", run, "--resume"});
+  CHECK(result.status == 2);
+  CHECK(has(result.err, "checkpoint.h5"));
+  CHECK(fs::exists(run / "best.h5"));
+  CHECK(fs::file_size(run / "metrics.jsonl") > 0);
+}
+
+TEST_CASE("pc graph, devices and data list") {
+  const Scratch scratch;
+  const fs::path cycle = fs::path(PC_SOURCE_DIR) / "configs" / "cycle.yaml";
+  const Result text = pc(scratch, {"graph", cycle});
+  CHECK(text.status == 0);
+  CHECK(has(text.out, "a cycle: high -> "));
+  const Result json = pc(scratch, {"graph", cycle, "--json"});
+  const Json graph = Json::parse(json.out);
+  CHECK(graph["acyclic"] == false);
+  CHECK(graph["nodes"].size() == 4);
+  const Result chain = pc(scratch, {"graph", write_config(scratch), "--json"});
+  CHECK(Json::parse(chain.out)["nodes"][0]["level"] == 2);
+
+  const bool dot = std::system("dot -V >/dev/null 2>&1") == 0;
+  const Result drawn = pc(scratch, {"graph", cycle, "--svg", scratch / "g.svg"});
+  CHECK(drawn.status == (dot ? 0 : 2));
+  if (dot) {
+    CHECK(has(read(scratch / "g.svg"), "<svg"));
+  } else {
+    CHECK(has(drawn.err, "Graphviz"));
+  }
+
+  const Result devices = pc(scratch, {"devices", "--json"});
+  CHECK(devices.status == 0);
+  CHECK(Json::parse(devices.out)["devices"][0]["name"] == "cpu");
+  const Result data = pc(scratch, {"data", "list", "--json"});
+  CHECK(data.status == 0);
+  CHECK(has(data.out, "\"glyphs\""));
+  CHECK(pc(scratch, {"--help"}).status == 0);
+  CHECK(pc(scratch, {"run", "--help"}).status == 0);
+}
