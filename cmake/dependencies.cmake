@@ -1,4 +1,5 @@
 # Everything here is a Debian package; scripts/bootstrap installs them.
+find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)  # dense products on the CPU
 find_package(HDF5 REQUIRED COMPONENTS C)     # checkpoints and run.h5

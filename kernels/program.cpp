@@ -1,11 +1,10 @@
 #include "kernels/program.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdlib>
+
+#include "kernels/team.h"
 
 namespace pc {
 namespace {
@@ -28,34 +27,11 @@ bool collide(const Touch& a, const Touch& b) {
   return !same_rows;
 }
 
-/// Where the threads of one run wait for each other. They spin only briefly and then sleep: on a busy machine a thread
-/// that spins keeps away the very thread it waits for.
-class Barrier {
- public:
-  /// `threads` must be the same in all of them.
-  void wait(int threads) {
-    const unsigned round = round_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
-      arrived_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
-      round_.notify_all();
-      return;
-    }
-    for (int spin = 0; spin < kSpins; ++spin) {
-      if (round_.load(std::memory_order_acquire) != round) return;
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
-    round_.wait(round, std::memory_order_acquire);
-  }
-
- private:
-  static constexpr int kSpins = 4000;  // some tens of microseconds
-
-  std::atomic<int> arrived_{0};
-  std::atomic<unsigned> round_{0};
-};
+/// One team for the process: programs run one after another, and threads are dear.
+Team& team() {
+  static Team instance;
+  return instance;
+}
 
 }  // namespace
 
@@ -106,20 +82,13 @@ void Program::run(const Exec& exec, int threads) const {
     for (const Call& call : calls_) call.cuda(*exec.cuda);
     return;
   }
-  if (threads == 1) {
-    for (const Call& call : calls_) call.cpu(Share{});
-    return;
-  }
   Barrier barrier;
-#pragma omp parallel num_threads(threads)
-  {
-    const Share share{omp_get_thread_num(), omp_get_num_threads()};
+  team().run(threads, [&](Share share) {
     for (std::size_t i = 0; i < calls_.size(); ++i) {
       if (barrier_[i]) barrier.wait(share.count);
       calls_[i].cpu(share);
     }
-    barrier.wait(share.count);  // before OpenMP's own, which spins long
-  }
+  });
 }
 
 }  // namespace pc

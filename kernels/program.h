@@ -8,8 +8,8 @@
 
 namespace pc {
 
-/// Records calls and runs them again and again. On the CPU one parallel region runs the whole list: each thread does
-/// its share of the rows of every call, and threads wait for each other only where one reads what another wrote.
+/// Records calls and runs them again and again. On the CPU a team of threads runs the whole list: each thread does its
+/// share of the rows of every call, and threads wait for each other only where one reads what another wrote.
 class Program final : public Recorder {
  public:
   void record(Call call) override;

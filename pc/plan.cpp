@@ -5,6 +5,7 @@
 #include "pc/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -635,7 +636,9 @@ Plan::Plan(Network& network, const PlanSpec& spec)
 namespace {
 
 bool done(const FixedSteps&, double, double) { return false; }
-bool done(const EnergyPlateau& rule, double now, double before) { return before - now <= rule.relative * before; }
+bool done(const EnergyPlateau& rule, double now, double before) {
+  return std::abs(before - now) <= rule.relative * before;  // an energy that climbs is no plateau
+}
 bool done(const GradientNorm& rule, double now, double) { return now <= rule.tolerance; }
 
 }  // namespace

@@ -105,6 +105,22 @@ TEST_CASE("backprop: shared weights, skips, products, concat and a clamped node 
   }
 }
 
+TEST_CASE("backprop: nothing is pulled back into a clamped node") {
+  for (const bool clamped : {true, false}) {
+    Problem problem = clamped_mlp({3, 3, 3, 3}, 2, 1);
+    if (clamped) problem.clamp(1, Values(6, 0.5));
+    Run run(problem, backprop_plan(problem));
+    const Program& program = *run.trainer.plan(2).programs()[0];
+    const View gradient = run.network.node_buffer("grad", 1, 2);
+    const auto pulls = std::count_if(program.calls().begin(), program.calls().end(), [&](const Call& call) {
+      return call.part == "backward" && std::any_of(call.touches.begin(), call.touches.end(), [&](const Touch& touch) {
+               return touch.write && touch.view.data == gradient.data;
+             });
+    });
+    CHECK((pulls > 0) == !clamped);
+  }
+}
+
 TEST_CASE("backprop: what it cannot run") {
   const auto error = [](const Problem& problem) {
     return error_of([&] { static_cast<void>(Run(problem, backprop_plan(problem)).trainer.plan(problem.batch)); });

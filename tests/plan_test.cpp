@@ -168,15 +168,17 @@ TEST_CASE("plan: also where it shares the prediction with an edge that moves") {
 //   l >= 2), and once more at the end if node l - 1 moved at the last step (T - 1 >= L - l);
 //   its error is there from step L - l on, and is pulled back (into a node that is not clamped, l >= 2) at those steps;
 //   its weight gradient is formed at the end, if its error has arrived (T >= L - l).
-TEST_CASE("plan: the number of matrix products is the light cone's") {
+// A single layer between clamped ends has nothing that moves: its error is formed once.
+TEST_CASE("plan: the number of matrix products, and of errors, is the light cone's") {
   for (int layers = 1; layers <= 5; ++layers) {
     for (int steps = 1; steps <= 8; ++steps) {
       for (const bool gradients : {false, true}) {
         CAPTURE(layers);
         CAPTURE(steps);
         CAPTURE(gradients);
-        int forward = layers, back = 0, gradient = 0;
+        int forward = layers, back = 0, gradient = 0, errors = 0;
         for (int l = 1; l <= layers; ++l) {
+          for (int t = 0; t <= steps; ++t) errors += t >= layers - l ? 1 : 0;
           if (gradients && steps >= layers - l) ++gradient;
           if (l == 1) continue;
           for (int t = 0; t < steps; ++t) {
@@ -197,6 +199,8 @@ TEST_CASE("plan: the number of matrix products is the light cone's") {
         CHECK(gemms("") == forward + back + gradient);
         CHECK(gemms("pullback") == back);
         CHECK(gemms("weight gradient") == gradient);
+        const auto of_errors = [](const Call& call) { return call.part == "error"; };
+        CHECK(count_calls(run.trainer.plan(2), of_errors) == (layers == 1 ? 1 : errors));
       }
     }
   }
@@ -341,6 +345,17 @@ TEST_CASE("stop: a plateau is where a step lowers the energy by no more than the
   Run run(problem, spec);
   const Plan::Outcome outcome = run.step();
   CHECK(outcome.steps == 9);
+  CHECK_FALSE(outcome.converged);
+}
+
+TEST_CASE("stop: an energy that climbs has not settled") {
+  const Problem problem = clamped_mlp({3, 3, 3, 3}, 2, 3);
+  PlanSpec spec = plan_for(problem, 40, 2.5);
+  spec.relax.stop = EnergyPlateau{1e-6};
+  Run run(problem, spec);
+  const Plan::Outcome outcome = run.step();
+  CHECK(run.trainer.energies().total_end() > run.trainer.energies().total_start());
+  CHECK(outcome.steps == 40);
   CHECK_FALSE(outcome.converged);
 }
 
