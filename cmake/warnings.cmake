@@ -4,7 +4,7 @@ target_compile_features(pc_options INTERFACE cxx_std_20)
 
 # GCC 12 sees overlaps in std::string that are none (its bug 105651): no -Wrestrict.
 # Argument structs are filled by name, and what is left out has its default: no -Wmissing-field-initializers.
-# -ffp-contract=off: a value is the same wherever a formula is inlined; products that should be fused say so
+# -ffp-contract=off, --fmad=false: a value is the same wherever a formula is inlined; products that should be fused say so
 # (std::fma, Eigen). The two -fno flags let loops over <cmath>-like formulas vectorise; they change no value.
 set(pc_cxx_flags -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
     -Wno-missing-field-initializers -Wno-restrict -Werror -fopenmp-simd
@@ -20,4 +20,4 @@ string(REPLACE ";" "," pc_nvcc_host_flags "-Wall;-Wextra;-Wno-missing-field-init
 target_compile_options(pc_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${pc_cxx_flags}>"
   # CMake 3.25 does not know CUDA20, so the standard is passed by hand
-  "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=${pc_nvcc_host_flags}>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--fmad=false;--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=${pc_nvcc_host_flags}>")

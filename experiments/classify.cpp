@@ -24,9 +24,9 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
       device_(where.name()),
       threads_(config.threads > 0 ? config.threads : omp_get_max_threads()),
       feed_(where.exec(), load_data(config.data.request), config.data, config.seed) {
-  const std::int64_t largest = std::max({std::min(config.data.batch, feed_.train().count),
-                                         std::min(config.data.batch, feed_.validation().count),
-                                         std::min(config.data.batch, feed_.test().count)});
+  const std::int64_t largest =
+      std::max({std::min(config.data.batch, feed_.train().count), std::min(config.data.batch, feed_.validation().count),
+                std::min(config.data.batch, feed_.test().count)});
   network_ = std::make_unique<Network>(Graph(config.graph.nodes, config.graph.edges), where.exec(), config.dtype,
                                        largest, config.seed, config.init);
   const Graph& graph = network_->graph();
@@ -105,9 +105,9 @@ std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
     feed_.record_input(exec, part, network_->value(input_, batch));
   };
   spec.measure_end = [this, &part, from_value, predictions](const Exec& exec, std::int64_t batch) {
-    record_score(exec, part,
-                 from_value ? network_->value(target_, batch)
-                            : network_->prediction_buffer("mu", predictions[0], batch));
+    record_score(
+        exec, part,
+        from_value ? network_->value(target_, batch) : network_->prediction_buffer("mu", predictions[0], batch));
   };
   return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
 }

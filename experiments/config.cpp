@@ -33,14 +33,15 @@ DataConfig read_data(const ConfigTree& node, std::uint64_t seed) {
   if (const ConfigTree* part = fields.child("validation")) {
     double amount = 0;
     read_value(*part, fields.name_of("validation"), amount);
-    if (amount < 0) fail_at(part->place(), "data.validation is a part of the training set, as 0.1, or a number of examples");
+    if (amount < 0)
+      fail_at(part->place(), "data.validation is a part of the training set, as 0.1, or a number of examples");
     data.validation_part = amount < 1 ? amount : 0;
     if (amount >= 1) read_value(*part, fields.name_of("validation"), data.validation);
   }
   static constexpr std::pair<std::string_view, Normalize> kNormalize[] = {{"none", Normalize::none},
-                                                                         {"unit", Normalize::unit},
-                                                                         {"centered", Normalize::centered},
-                                                                         {"standard", Normalize::standard}};
+                                                                          {"unit", Normalize::unit},
+                                                                          {"centered", Normalize::centered},
+                                                                          {"standard", Normalize::standard}};
   fields.read_enum("normalize", data.normalize, kNormalize);
   fields.done();
   try {

@@ -55,9 +55,8 @@ Feed::Feed(const Exec& exec, const DataSet& data, const DataConfig& config, std:
   set_scales(data, config.normalize);
 
   std::vector<std::int32_t> order = permutation(data.train.count(), seed, Purpose::split, 0);
-  const std::int64_t held = config.validation > 0
-                                ? config.validation
-                                : std::llround(config.validation_part * double(data.train.count()));
+  const std::int64_t held =
+      config.validation > 0 ? config.validation : std::llround(config.validation_part * double(data.train.count()));
   PC_CHECK(held < data.train.count(), "data", "validation holds out ", held, " of ", data.train.count(),
            " training examples; none are left to learn from");
   const auto split = order.begin() + held;
@@ -137,16 +136,13 @@ void Feed::rewind(const Part& part, std::int64_t example) const { arena_.write(p
 void Feed::record_input(const Exec& exec, const Part& part, const View& input) const {
   kernels::copy(exec, {.in = part.next, .out = part.cursor});
   kernels::tick(exec, {.counter = part.next, .by = double(input.rows())});
-  kernels::gather(exec, {.table = part.table,
-                         .out = input,
-                         .rows = {part.order, part.cursor},
-                         .scale = scale_,
-                         .shift = shift_});
+  kernels::gather(
+      exec, {.table = part.table, .out = input, .rows = {part.order, part.cursor}, .scale = scale_, .shift = shift_});
 }
 
 void Feed::record_target(const Exec& exec, const Part& part, const View& target, double on, double off) const {
-  kernels::one_hot(
-      exec, {.labels = part.labels, .out = target, .rows = {part.order, part.cursor}, .on = on, .off = off});
+  kernels::one_hot(exec,
+                   {.labels = part.labels, .out = target, .rows = {part.order, part.cursor}, .on = on, .off = off});
 }
 
 void Feed::record_right(const Exec& exec, const Part& part, const View& answer, const View& right) const {

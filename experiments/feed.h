@@ -15,9 +15,9 @@ namespace pc::experiments {
 
 /// Some of the examples in some order. The order and the place in it live on the device.
 struct Part {
-  View table, labels;     // of the set that the part is taken from
-  View order;             // int32 [count]
-  View cursor, next;      // float64 scalars: where the current batch begins, and the one after it
+  View table, labels;  // of the set that the part is taken from
+  View order;          // int32 [count]
+  View cursor, next;   // float64 scalars: where the current batch begins, and the one after it
   std::int64_t count = 0;
 };
 

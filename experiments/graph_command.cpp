@@ -102,7 +102,8 @@ std::string quoted(const std::string& text) {
 }
 
 std::string to_dot(const Config& config, const Graph& graph) {
-  std::string dot = "digraph " + quoted(config.name) + " {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=Helvetica];\n" +
+  std::string dot = "digraph " + quoted(config.name) +
+                    " {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=Helvetica];\n" +
                     "  edge [fontname=Helvetica, fontsize=10];\n";
   for (const Node& node : graph.nodes()) {
     dot += "  " + quoted(node.name) + " [label=" + quoted(node.name + "\n" + node.shape.text()) + "];\n";

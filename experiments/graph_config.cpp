@@ -88,7 +88,8 @@ NodeSpec read_node(const std::string& name, const ConfigTree& body) {
             " are supported beside the batch");
   }
   for (const std::int64_t dim : dims) {
-    if (dim < 1) fail_at(shape.place(), fields.name_of("shape"), " has the dimension ", dim, "; each must be at least 1");
+    if (dim < 1)
+      fail_at(shape.place(), fields.name_of("shape"), " has the dimension ", dim, "; each must be at least 1");
     spec.shape.append(dim);
   }
   spec.energy = read_energy(fields);

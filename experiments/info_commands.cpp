@@ -70,8 +70,8 @@ int data_verify_command(const std::string& set, const std::filesystem::path& giv
                             {"state", state_name(report.state)},
                             {"detail", report.detail}});
     if (!common.json) {
-      fmt::print("{:<8} {}  {}\n", state_name(report.state),
-                 report.path.empty() ? report.file : report.path.string(), report.detail);
+      fmt::print("{:<8} {}  {}\n", state_name(report.state), report.path.empty() ? report.file : report.path.string(),
+                 report.detail);
     }
   }
   out["fine"] = fine;

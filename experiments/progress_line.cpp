@@ -38,9 +38,9 @@ void ProgressLine::show(std::int64_t done, const std::string& note) {
   const double elapsed = std::chrono::duration<double>(last_ - start_).count();
   const double rate = double(done - first_) / elapsed;
   const std::string left = duration_text(double(total_ - done) / rate);
-  const std::string line = fmt::format("{} {:3.0f}% {:.0f} examples/s, {} left{}{}", what_,
-                                       100.0 * double(done) / double(total_), rate * examples_per_unit_, left,
-                                       note.empty() ? "" : ", ", note);
+  const std::string line =
+      fmt::format("{} {:3.0f}% {:.0f} examples/s, {} left{}{}", what_, 100.0 * double(done) / double(total_),
+                  rate * examples_per_unit_, left, note.empty() ? "" : ", ", note);
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
   std::fflush(stderr);
   shown_ = true;

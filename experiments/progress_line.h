@@ -1,4 +1,5 @@
-// Progress of long work on standard error: one line that is rewritten on a terminal, plain lines now and then elsewhere.
+// Progress of long work on standard error: one line that is rewritten on a terminal, plain lines now and then
+// elsewhere.
 #pragma once
 
 #include <chrono>

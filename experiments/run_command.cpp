@@ -64,11 +64,11 @@ class Run {
                  graph.edge_count(), graph.weight_count(), config_.relax.schedule->name,
                  config_.dtype == DType::f32 ? "float32" : "float64", task_.device(), config_.data.request.set);
     const Plan& plan = task_.training_plan();
-    spdlog::info("{} training, {} validation, {} test examples; {:.1f} MFLOP a step; {:.1f} MiB for the network, "
-                 "{:.1f} MiB for the data",
-                 task_.feed().train().count, task_.feed().validation().count, task_.feed().test().count,
-                 plan.flops() * 1e-6, double(task_.network().arena().bytes()) / 1048576.0,
-                 double(task_.feed().bytes()) / 1048576.0);
+    spdlog::info(
+        "{} training, {} validation, {} test examples; {:.1f} MFLOP a step; {:.1f} MiB for the network, "
+        "{:.1f} MiB for the data",
+        task_.feed().train().count, task_.feed().validation().count, task_.feed().test().count, plan.flops() * 1e-6,
+        double(task_.network().arena().bytes()) / 1048576.0, double(task_.feed().bytes()) / 1048576.0);
   }
 
   void save() {
@@ -222,8 +222,7 @@ int run_command(const RunOptions& options, const Common& common) {
     return Run(config, task, folder, common).train();
   } catch (const Error& e) {
     // To the run's log alone: main tells the user.
-    spdlog::default_logger()->sinks().back()->log(
-        spdlog::details::log_msg("pc", spdlog::level::err, e.what()));
+    spdlog::default_logger()->sinks().back()->log(spdlog::details::log_msg("pc", spdlog::level::err, e.what()));
     throw;
   }
 }

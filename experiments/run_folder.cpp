@@ -76,8 +76,9 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
   std::error_code error;
   const bool holds_run = fs::exists(saved, error);
   if (holds_run && start == Start::fresh) {
-    fail("run", path_.string(), " already holds a run; go on with it by --resume, replace it by --force, or choose "
-                                "another folder with --out");
+    fail("run", path_.string(),
+         " already holds a run; go on with it by --resume, replace it by --force, or choose "
+         "another folder with --out");
   }
   if (holds_run && start == Start::resume) {
     PC_CHECK(same_values(comparable(load_config(saved)), comparable(config.tree)), "run", path_.string(),

@@ -12,9 +12,9 @@
 namespace pc::experiments {
 
 enum class Start : std::uint8_t {
-  fresh,   // the folder must not hold a run yet
-  force,   // what it holds is removed
-  resume   // go on with what it holds, if it holds something
+  fresh,  // the folder must not hold a run yet
+  force,  // what it holds is removed
+  resume  // go on with what it holds, if it holds something
 };
 
 class RunFolder {

@@ -19,8 +19,8 @@ Description make(Settings& settings) {
   const OpSpec linear{&find_op("linear"), {{"bias", settings.flag("bias", true) ? 1.0 : 0.0}}};
   const std::string input = settings.text("input", "image"), target = settings.text("target", "label");
   PC_CHECK(widths.size() >= 2, "mlp", "widths needs at least an input and an output width");
-  PC_CHECK(order == "after" || order == "before", "mlp", "order is \"after\" (mu = f(W x + b)) or \"before\" (mu = W f(x) + b), not \"",
-           order, "\"");
+  PC_CHECK(order == "after" || order == "before", "mlp",
+           "order is \"after\" (mu = f(W x + b)) or \"before\" (mu = W f(x) + b), not \"", order, "\"");
 
   Description graph;
   const std::size_t last = widths.size() - 1;
@@ -43,14 +43,15 @@ Description make(Settings& settings) {
 
 extern const Network mlp{.name = "mlp",
                          .about = "fully connected layers in a chain",
-                         .keys = "widths: [in, ..., out]\n"
-                                 "activation: gelu            # any activation; the last layer is linear\n"
-                                 "output: gaussian            # energy of the last node\n"
-                                 "output_precision: 1.0\n"
-                                 "order: after                # after: mu = f(W x + b); before: mu = W f(x) + b\n"
-                                 "bias: true\n"
-                                 "input: image                # name of the first node\n"
-                                 "target: label               # name of the last node\n",
+                         .keys =
+                             "widths: [in, ..., out]\n"
+                             "activation: gelu            # any activation; the last layer is linear\n"
+                             "output: gaussian            # energy of the last node\n"
+                             "output_precision: 1.0\n"
+                             "order: after                # after: mu = f(W x + b); before: mu = W f(x) + b\n"
+                             "bias: true\n"
+                             "input: image                # name of the first node\n"
+                             "target: label               # name of the last node\n",
                          .make = make};
 
 }  // namespace pc::graphs

@@ -11,7 +11,9 @@ struct FillArgs {
   View out;
   double value = 0;
 
-  void check() const { with_float(out.dtype, [](auto) {}); }
+  void check() const {
+    with_float(out.dtype, [](auto) {});
+  }
   void touches(Touches& t) const { t.write(out); }
   [[nodiscard]] double flops() const { return 0; }
 };

@@ -48,7 +48,7 @@ template <class... Parts>
 }  // namespace pc
 
 /// PC_CHECK(condition, who, parts...): always on, at the border of each layer.
-#define PC_CHECK(condition, ...) \
-  do {                           \
+#define PC_CHECK(condition, ...)               \
+  do {                                         \
     if (!(condition)) ::pc::fail(__VA_ARGS__); \
   } while (false)

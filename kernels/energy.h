@@ -27,9 +27,7 @@ struct ErrorArgs {
     PC_CHECK(precisions.empty() || (precisions.count() == x.cols() && precisions.dtype == x.dtype), "error",
              "precisions ", precisions.shape.text(), " must be one per column of ", x.shape.text());
   }
-  void touches(Touches& t) const {
-    t.read(x).read(mu).read_all(precisions).write(delta).write(own).write(energy);
-  }
+  void touches(Touches& t) const { t.read(x).read(mu).read_all(precisions).write(delta).write(own).write(energy); }
   [[nodiscard]] double flops() const { return 4.0 * static_cast<double>(x.count()); }
 };
 

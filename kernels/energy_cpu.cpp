@@ -123,8 +123,8 @@ void map_error_cpu(const MapErrorArgs& e, Share share) {
         }
         if (!e.energy.empty()) {
           e.energy.as<double>()[row] = 0.5 * lane_sum(n, [=](std::int64_t i) {
-            return delta[i] * (x[i] - scalar::activate<f>(z[i], leak).value);
-          });
+                                         return delta[i] * (x[i] - scalar::activate<f>(z[i], leak).value);
+                                       });
         }
       });
     });

@@ -11,10 +11,10 @@
 namespace pc {
 
 struct DeviceInfo {
-  std::string name;       // "cpu", "cuda:0"
-  std::string model;      // the processor's own name
+  std::string name;        // "cpu", "cuda:0"
+  std::string model;       // the processor's own name
   std::size_t memory = 0;  // bytes
-  std::string detail;     // cores, compute capability
+  std::string detail;      // cores, compute capability
 };
 
 /// Every device that this build can run on here; the CPU is first. `why_no_cuda` says why there is no GPU in the list.
@@ -40,7 +40,7 @@ class ExecContext {
 };
 
 // Memory of a device. Raw: Arena (pc/arena.h) owns what these return.
-void* allocate(Device device, std::size_t bytes);          // throws an Error that says how much was asked
+void* allocate(Device device, std::size_t bytes);  // throws an Error that says how much was asked
 void release(Device device, void* memory) noexcept;
 /// Copies `bytes` between any two devices; waits until done.
 void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);

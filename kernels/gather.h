@@ -18,8 +18,8 @@ struct BatchRows {
   void touches(Touches& t) const { t.read_all(order).read_all(cursor); }
 };
 
-/// out[i] = table[example] * scale[c] + shift[c]. table [n, cols] uint8, float32 or float64; out [rows, cols]; scale and
-/// shift: float64 [channels], where channels divides cols and a channel is a run of cols / channels entries.
+/// out[i] = table[example] * scale[c] + shift[c]. table [n, cols] uint8, float32 or float64; out [rows, cols]; scale
+/// and shift: float64 [channels], where channels divides cols and a channel is a run of cols / channels entries.
 struct GatherArgs {
   View table, out;
   BatchRows rows;

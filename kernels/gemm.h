@@ -19,7 +19,8 @@ struct GemmArgs {
 
   void check() const {
     const std::int64_t am = trans_a == Trans::yes ? a.cols() : a.rows();
-    const std::int64_t bk = trans_b == Trans::yes ? b.cols() : b.rows(), bn = trans_b == Trans::yes ? b.rows() : b.cols();
+    const std::int64_t bk = trans_b == Trans::yes ? b.cols() : b.rows(),
+                       bn = trans_b == Trans::yes ? b.rows() : b.cols();
     PC_CHECK(am == m() && bn == n() && bk == k(), "gemm", "a ", a.shape.text(), ", b ", b.shape.text(), ", c ",
              c.shape.text(), " do not fit");
     PC_CHECK(a.dtype == c.dtype && b.dtype == c.dtype, "gemm", "dtypes differ");

@@ -37,7 +37,8 @@ Team& team() {
 
 double Call::bytes() const {
   double sum = 0;
-  for (const Touch& touch : touches) sum += static_cast<double>(touch.view.count()) * static_cast<double>(size_of(touch.view.dtype));
+  for (const Touch& touch : touches)
+    sum += static_cast<double>(touch.view.count()) * static_cast<double>(size_of(touch.view.dtype));
   return sum;
 }
 

@@ -140,7 +140,16 @@ PC_HD T normal_pdf(T x) {
 // --- activations: a value and its slope, for one input ---
 
 enum class Activation : std::uint8_t {
-  identity, relu, leaky_relu, gelu, gelu_tanh, silu, tanh, hard_tanh, sigmoid, softplus
+  identity,
+  relu,
+  leaky_relu,
+  gelu,
+  gelu_tanh,
+  silu,
+  tanh,
+  hard_tanh,
+  sigmoid,
+  softplus
 };
 
 template <class T>
@@ -186,16 +195,26 @@ PC_HD ValueSlope<T> activate(T z, T leak) {
 template <class Body>
 void with_activation(Activation kind, Body&& body) {
   switch (kind) {
-    case Activation::identity: return body.template operator()<Activation::identity>();
-    case Activation::relu: return body.template operator()<Activation::relu>();
-    case Activation::leaky_relu: return body.template operator()<Activation::leaky_relu>();
-    case Activation::gelu: return body.template operator()<Activation::gelu>();
-    case Activation::gelu_tanh: return body.template operator()<Activation::gelu_tanh>();
-    case Activation::silu: return body.template operator()<Activation::silu>();
-    case Activation::tanh: return body.template operator()<Activation::tanh>();
-    case Activation::hard_tanh: return body.template operator()<Activation::hard_tanh>();
-    case Activation::sigmoid: return body.template operator()<Activation::sigmoid>();
-    case Activation::softplus: return body.template operator()<Activation::softplus>();
+    case Activation::identity:
+      return body.template operator()<Activation::identity>();
+    case Activation::relu:
+      return body.template operator()<Activation::relu>();
+    case Activation::leaky_relu:
+      return body.template operator()<Activation::leaky_relu>();
+    case Activation::gelu:
+      return body.template operator()<Activation::gelu>();
+    case Activation::gelu_tanh:
+      return body.template operator()<Activation::gelu_tanh>();
+    case Activation::silu:
+      return body.template operator()<Activation::silu>();
+    case Activation::tanh:
+      return body.template operator()<Activation::tanh>();
+    case Activation::hard_tanh:
+      return body.template operator()<Activation::hard_tanh>();
+    case Activation::sigmoid:
+      return body.template operator()<Activation::sigmoid>();
+    case Activation::softplus:
+      return body.template operator()<Activation::softplus>();
   }
 }
 

@@ -46,8 +46,8 @@ class Team {
   const std::function<void(Share)>* body_ = nullptr;
   int active_ = 0;
   bool stop_ = false;
-  std::atomic<unsigned> task_{0};   // counts tasks handed out
-  std::atomic<int> running_{0};     // workers that have not finished the current one
+  std::atomic<unsigned> task_{0};      // counts tasks handed out
+  std::atomic<int> running_{0};        // workers that have not finished the current one
   std::atomic<unsigned> finished_{0};  // counts tasks that all workers have finished
 };
 

@@ -16,20 +16,27 @@ enum class Device : std::uint8_t { cpu, cuda };
 
 constexpr std::size_t size_of(DType type) {
   switch (type) {
-    case DType::f64: return 8;
-    case DType::u8: return 1;
+    case DType::f64:
+      return 8;
+    case DType::u8:
+      return 1;
     case DType::f32:
-    case DType::i32: break;
+    case DType::i32:
+      break;
   }
   return 4;
 }
 
 constexpr const char* name_of(DType type) {
   switch (type) {
-    case DType::f32: return "float32";
-    case DType::f64: return "float64";
-    case DType::i32: return "int32";
-    case DType::u8: break;
+    case DType::f32:
+      return "float32";
+    case DType::f64:
+      return "float64";
+    case DType::i32:
+      return "int32";
+    case DType::u8:
+      break;
   }
   return "uint8";
 }

@@ -26,14 +26,12 @@ std::string joined(const std::vector<std::string>& names) {
   return out;
 }
 
-std::string label(const EdgeSpec& spec) {
-  return spec.name.empty() ? joined(spec.from) + "->" + spec.to : spec.name;
-}
+std::string label(const EdgeSpec& spec) { return spec.name.empty() ? joined(spec.from) + "->" + spec.to : spec.name; }
 
-/// Shapes travel backwards through pointwise operators, so that [linear, tanh] knows its width from the node.
+/// Shapes travel backwards through operators that keep it, so that [linear, tanh] knows its width from the node.
 std::optional<Shape> wanted_after(const std::vector<OpSpec>& chain, std::size_t link, const Shape& target) {
   for (std::size_t later = link + 1; later < chain.size(); ++later) {
-    if (!chain[later].op->pointwise) return std::nullopt;
+    if (!chain[later].op->keeps_shape) return std::nullopt;
   }
   return target;
 }
@@ -153,19 +151,23 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
     });
   }
   if (shapes[0].count() != target.count() || (shapes[0].rank() > 1 && !(shapes[0] == target))) {
-    fail_at(spec.place, what + " gives shape " + shapes[0].text() + ", but node " + spec.to + " has shape " +
-                            target.text());
+    fail_at(spec.place,
+            what + " gives shape " + shapes[0].text() + ", but node " + spec.to + " has shape " + target.text());
   }
   if (spec.mask) {
     const auto masked =
         std::find_if(edge.chain.begin(), edge.chain.end(), [](const Link& l) { return !l.params.empty(); });
     if (masked == edge.chain.end()) fail_at(spec.place, what + " has a mask, but no weights");
     Param& weight = params_[static_cast<std::size_t>(masked->params[0])];
-    weight.mask = located(spec.place, what, [&] { return spec.mask(weight.spec.shape); });
-    if (static_cast<std::int64_t>(weight.mask.size()) != weight.spec.shape.count()) {
-      fail_at(spec.place, what + ": its mask has " + std::to_string(weight.mask.size()) + " entries, its weights " +
+    const std::vector<std::uint8_t> mask = located(spec.place, what, [&] { return spec.mask(weight.spec.shape); });
+    if (static_cast<std::int64_t>(mask.size()) != weight.spec.shape.count()) {
+      fail_at(spec.place, what + ": its mask has " + std::to_string(mask.size()) + " entries, its weights " +
                               weight.spec.shape.text());
     }
+    if (!weight.mask.empty() && weight.mask != mask) {
+      fail_at(spec.place, what + " shares its weights with an edge that has another mask");
+    }
+    weight.mask = mask;
   }
 
   edges_.push_back(std::move(edge));
@@ -217,9 +219,8 @@ NodeId Graph::find(std::string_view name) const {
 std::int64_t Graph::weight_count() const {
   std::int64_t n = 0;
   for (const Param& param : params_) {
-    n += param.mask.empty() ? param.spec.shape.count() : std::count_if(param.mask.begin(), param.mask.end(), [](auto m) {
-      return m != 0;
-    });
+    n += param.mask.empty() ? param.spec.shape.count()
+                            : std::count_if(param.mask.begin(), param.mask.end(), [](auto m) { return m != 0; });
   }
   return n;
 }

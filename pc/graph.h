@@ -44,9 +44,9 @@ struct EdgeSpec {
   std::string name;  // empty: made from its ends
   std::vector<std::string> from;
   std::string to;
-  std::string prediction;      // empty: the default one
-  std::vector<OpSpec> chain;   // the first takes the sources, the last gives the contribution to mu
-  std::string share;           // edges with one name here share their parameters
+  std::string prediction;     // empty: the default one
+  std::vector<OpSpec> chain;  // the first takes the sources, the last gives the contribution to mu
+  std::string share;          // edges with one name here share their parameters
   /// Entries to keep (not 0) of the chain's first weight matrix, row by row, given its shape; empty: all.
   std::function<std::vector<std::uint8_t>(const Shape&)> mask;
   std::string place;

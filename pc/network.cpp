@@ -26,15 +26,18 @@ Draw draw_for(const Param& param, WeightInit init) {
   const auto uniform = [&](double limit) {
     return Draw{kernels::Distribution::uniform, -limit * init.scale, limit * init.scale};
   };
-  const auto normal = [&](double deviation) {
-    return Draw{kernels::Distribution::normal, 0, deviation * init.scale};
-  };
+  const auto normal = [&](double deviation) { return Draw{kernels::Distribution::normal, 0, deviation * init.scale}; };
   switch (init.kind) {
-    case WeightInit::Kind::fan_in: return uniform(1 / std::sqrt(in));
-    case WeightInit::Kind::xavier: return uniform(bias ? 0 : std::sqrt(6 / (in + out)));
-    case WeightInit::Kind::he: return normal(bias ? 0 : std::sqrt(2 / in));
-    case WeightInit::Kind::normal: return normal(bias ? 0 : 1);
-    case WeightInit::Kind::zeros: break;
+    case WeightInit::Kind::fan_in:
+      return uniform(1 / std::sqrt(in));
+    case WeightInit::Kind::xavier:
+      return uniform(bias ? 0 : std::sqrt(6 / (in + out)));
+    case WeightInit::Kind::he:
+      return normal(bias ? 0 : std::sqrt(2 / in));
+    case WeightInit::Kind::normal:
+      return normal(bias ? 0 : 1);
+    case WeightInit::Kind::zeros:
+      break;
   }
   return uniform(0);
 }

@@ -23,8 +23,8 @@ struct WeightInit {
   double scale = 1.0;  // multiplies what the kind gives
 };
 
-/// Buffers are named "kind/owner" in the arena and made at first use, for `max_batch` rows; the accessors give the first
-/// `batch` rows.
+/// Buffers are named "kind/owner" in the arena and made at first use, for `max_batch` rows; the accessors give the
+/// first `batch` rows.
 class Network {
  public:
   Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_batch, std::uint64_t seed, WeightInit init);

@@ -62,14 +62,14 @@ struct Op {
   std::string_view about;
   int min_sources = 1, max_sources = 1;  // max_sources -1: any number
   std::span<const AttrSpec> attrs = {};
-  bool pointwise = false;  // shape in = shape out, entry by entry, one source
+  bool keeps_shape = false;  // one source, and the result has its shape
 
   Shape (*infer)(const OpSite&) = nullptr;
   std::vector<ParamSpec> (*params)(const OpSite&, const Shape& out) = nullptr;  // null: none
 
-  void (*predict)(const OpCall&, View mu, Write) = nullptr;                            // op(x; w)
-  void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;   // (d op/dx)^T delta
-  void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr; // (d op/dw)^T delta
+  void (*predict)(const OpCall&, View mu, Write) = nullptr;                             // op(x; w)
+  void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
+  void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
 
   /// For activations: which one, so that a plan may fuse it with the error that follows.
   std::optional<scalar::Activation> activation = std::nullopt;

@@ -110,7 +110,7 @@ class PlanBuilder {
   int versions_ = 0;
   std::vector<NodeState> nodes_;
   std::vector<PredictionState> predictions_;
-  std::vector<Key> edge_back_;      // what an edge's "dz" buffers were made from
+  std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from
   std::vector<int> weight_version_;
 };
 
@@ -127,7 +127,8 @@ PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
   for (const Clamp& clamp : spec_.clamps) node(clamp.node).free = clamp.masked ? Free::part : Free::none;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
     const Prediction& prediction = graph_.prediction(p);
-    const bool observed = std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end();
+    const bool observed =
+        std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end();
     if (!spec_.optimize || observed || prediction.edges.size() != 1 || prediction.spec.energy != &gaussian) continue;
     const auto& chain = graph_.edge(prediction.edges[0]).chain;
     state(p).fused = chain.size() >= 2 && chain.back().op->activation.has_value();
@@ -216,8 +217,8 @@ void PlanBuilder::predict(PredictionId p) {
     }
     return;
   }
-  // Some of the edges never change: their sum is kept in "base". (Without `optimize` it is added up again each time, but
-  // in the same order, so that the numbers are the same.)
+  // Some of the edges never change: their sum is kept in "base". (Without `optimize` it is added up again each time,
+  // but in the same order, so that the numbers are the same.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
   kernels::copy(exec_, {.in = base, .out = mu(p)});
@@ -256,14 +257,13 @@ void PlanBuilder::compare(PredictionId p, bool want_energy) {
                                .precisions = precisions});
   } else {
     const bool own = !prediction.spec.energy->own_is_delta && node(prediction.node).free != Free::none;
-    (*prediction.spec.energy->error)(
-        exec_, {.x = value(prediction.node),
-                .mu = mu(p),
-                .delta = delta(p),
-                .own = own ? network_.prediction_buffer("own", p, spec_.batch) : View{},
-                .energy = energy,
-                .precision = scale,
-                .precisions = precisions});
+    (*prediction.spec.energy->error)(exec_, {.x = value(prediction.node),
+                                             .mu = mu(p),
+                                             .delta = delta(p),
+                                             .own = own ? network_.prediction_buffer("own", p, spec_.batch) : View{},
+                                             .energy = energy,
+                                             .precision = scale,
+                                             .precisions = precisions});
   }
   if (again) s.delta_version = fresh();
   s.has_energy = want_energy;
@@ -324,9 +324,8 @@ View PlanBuilder::own_gradient(NodeId v) {
   std::vector<View> terms;
   for (const PredictionId p : graph_.node(v).predictions) {
     if (state(p).zero) continue;
-    terms.push_back(graph_.prediction(p).spec.energy->own_is_delta
-                        ? delta(p)
-                        : network_.prediction_buffer("own", p, spec_.batch));
+    terms.push_back(graph_.prediction(p).spec.energy->own_is_delta ? delta(p)
+                                                                   : network_.prediction_buffer("own", p, spec_.batch));
   }
   if (terms.size() <= 1) return terms.empty() ? View{} : terms[0];
   part("move");
@@ -460,7 +459,8 @@ void PlanBuilder::set_to_prediction(NodeId v) {
     const EdgeId e = graph_.prediction(p).edges[0];
     predict_link(e, last_link(e), value(v), Write::set);
   } else {
-    if (s.fused) predict_link(graph_.prediction(p).edges[0], last_link(graph_.prediction(p).edges[0]), mu(p), Write::set);
+    if (s.fused)
+      predict_link(graph_.prediction(p).edges[0], last_link(graph_.prediction(p).edges[0]), mu(p), Write::set);
     kernels::copy(exec_, {.in = mu(p), .out = value(v), .mask = free_mask(v)});
   }
   node(v).version = fresh();
@@ -567,13 +567,14 @@ void PlanBuilder::step(int t) {
 }
 
 void PlanBuilder::finish() {
-  if (learns_in_loop()) return;
+  if (learns_in_loop() && !spec_.measure_end) return;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) predict(p);
   if (spec_.measure_end) {
     part("metrics");
     spec_.measure_end(exec_, spec_.batch);
   }
-  if (!spec_.gradients && !spec_.learn && !spec_.energies && !spec_.trace) return;
+  const bool wanted = spec_.gradients || spec_.learn || spec_.energies || spec_.trace;
+  if (learns_in_loop() || !wanted) return;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) compare(p, spec_.energies || spec_.trace);
   if (spec_.energies) add_energies(energy_end_name);
   if (spec_.trace) add_total_energy(network_.scalar(trace_name(spec_.relax.steps)), Write::add);
@@ -630,7 +631,18 @@ Plan::Plan(Network& network, const PlanSpec& spec)
     record_backprop(start_, network, spec);
     return;
   }
+  const bool fixed = std::holds_alternative<FixedSteps>(stop_);
+  PC_CHECK(fixed || !spec.trace, "plan", "a trace needs a fixed number of steps");
   PlanBuilder(network, spec, *this).build();
+  if (fixed) return;
+  // Until the steps repeat, the signal has not reached every node, and standing still means nothing. How long that is
+  // depends on the graph, not on what this plan leaves out.
+  first_look_ = static_cast<int>(steps_.size()) - 1;
+  if (!spec.optimize) {
+    PlanSpec lean = spec;
+    lean.optimize = true;
+    first_look_ = Plan(network, lean).first_look_;
+  }
 }
 
 namespace {
@@ -656,8 +668,7 @@ Plan::Outcome Plan::run(int threads) const {
     const auto last = static_cast<int>(steps_.size()) - 1;
     steps_[static_cast<std::size_t>(std::min(outcome.steps, last))].run(exec, threads);
     const double now = network_->arena().read(progress_)[0];
-    // Before the steps repeat, the signal has not yet reached every node, and standing still means nothing.
-    if (outcome.steps >= last && outcome.steps > 0) {
+    if (outcome.steps >= std::max(first_look_, 1)) {
       outcome.converged = std::visit([&](const auto& rule) { return done(rule, now, before); }, stop_);
     }
     before = now;

@@ -16,8 +16,8 @@
 
 namespace pc {
 
-/// Fixes a node. Whole: its value buffer ("x") holds what it is fixed to. Masked: its "data" buffer holds the values and
-/// its "clamped" buffer is not zero where they hold; the other entries are free.
+/// Fixes a node. Whole: its value buffer ("x") holds what it is fixed to. Masked: its "data" buffer holds the values
+/// and its "clamped" buffer is not zero where they hold; the other entries are free.
 struct Clamp {
   NodeId node = 0;
   bool masked = false;
@@ -66,6 +66,7 @@ class Plan {
   friend class PlanBuilder;
   Network* network_;
   int max_steps_ = 0;
+  int first_look_ = 0;  // the first step after which the stop rule is asked
   StopRule stop_;
   Program start_;               // with FixedSteps: everything
   std::vector<Program> steps_;  // with a stop rule: the last one repeats

@@ -32,12 +32,13 @@ using Stepper = std::variant<ValueSgd, ValueAdam>;
 /// After `steps` steps, always.
 struct FixedSteps {};
 
-/// When a step lowers the energy by no more than `relative` of it.
+/// When a step changes the energy by no more than `relative` of it.
 struct EnergyPlateau {
   double relative = 1e-6;
 };
 
-/// When the largest |dF/dx| of any free entry is at most `tolerance`.
+/// When the largest |dF/dx| of any free entry is at most `tolerance`, measured before each move: the last move is made
+/// from there.
 struct GradientNorm {
   double tolerance = 1e-6;
 };

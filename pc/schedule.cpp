@@ -7,9 +7,12 @@ namespace pc {
 std::span<const Schedule> all_schedules() {
   static constexpr Schedule list[] = {
       {.name = "pc", .about = "relax, then learn from the settled state (Whittington & Bogacz 2017)"},
-      {.name = "ipc", .about = "values and weights move at every step (Salvatori et al. 2024)",
+      {.name = "ipc",
+       .about = "values and weights move at every step (Salvatori et al. 2024)",
        .learn = Learn::every_step},
-      {.name = "backprop", .about = "reverse-mode differentiation: the reference", .reverse_mode = true,
+      {.name = "backprop",
+       .about = "reverse-mode differentiation: the reference",
+       .reverse_mode = true,
        .needs_acyclic = true},
   };
   return list;

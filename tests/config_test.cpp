@@ -59,8 +59,8 @@ TEST_CASE("every file in configs/ loads and its graph fits together") {
 
 TEST_CASE("base.yaml states the defaults: a config that says nothing means the same") {
   const Config base = read_config(fs::path(PC_SOURCE_DIR) / "configs" / "base.yaml", {});
-  const Config bare = read_config(parse_config(
-      "name: base\ndata: {set: glyphs}\ngraph: {mlp: {widths: [784, 128, 128, 10]}}\n", "t.yaml"));
+  const Config bare = read_config(
+      parse_config("name: base\ndata: {set: glyphs}\ngraph: {mlp: {widths: [784, 128, 128, 10]}}\n", "t.yaml"));
   CHECK(base.seed == bare.seed);
   CHECK(base.device == bare.device);
   CHECK(base.dtype == bare.dtype);
@@ -115,7 +115,8 @@ TEST_CASE("a config's values arrive") {
       "graph: {mlp: {widths: [784, 8, 10], activation: {leaky_relu: {slope: 0.2}}, order: before}}\n"
       "relax: {schedule: ipc, steps: 3, optimizer: {adam: {rate: 0.2}}, init: {normal: {sigma: 0.3}}, stop: {plateau: "
       "{relative: 1e-3}}}\n"
-      "learn: {epochs: 2, optimizer: {sgd: {rate: 0.5, momentum: 0.25}}, rate: {cosine: {floor: 0.01}}, clip_norm: 3}\n",
+      "learn: {epochs: 2, optimizer: {sgd: {rate: 0.5, momentum: 0.25}}, rate: {cosine: {floor: 0.01}}, clip_norm: "
+      "3}\n",
       "t.yaml"));
   CHECK(config.seed == 7);
   CHECK(config.dtype == pc::DType::f64);
@@ -137,7 +138,8 @@ TEST_CASE("a config's values arrive") {
 }
 
 TEST_CASE("mistakes in a config: each has its place and its message") {
-  CHECK(has(message(config_with(kMlp, "relax: {step: 5}\n")), "t.yaml:4:9: unknown key relax.step; did you mean \"steps\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {step: 5}\n")),
+            "t.yaml:4:9: unknown key relax.step; did you mean \"steps\"?"));
   CHECK(has(message(config_with(kMlp, "relax: {steps: many}\n")), "t.yaml:4:16: relax.steps must be a whole number"));
   CHECK(has(message(config_with(kMlp, "relax: {steps: 0}\n")), "relax.steps must be at least 1"));
   CHECK(has(message(config_with(kMlp, "relax: {schedule: pcc}\n")), "did you mean \"pc\"?"));
@@ -164,7 +166,8 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: identity}]}")),
             "gives shape [4], but node label has shape [2]"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: identity}]}")), "t.yaml:3:"));
-  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: [linear, tnah]}]}")), "did you mean \"tanh\"?"));
+  CHECK(
+      has(message(config_with(kNodes + "[{from: image, to: label, op: [linear, tnah]}]}")), "did you mean \"tanh\"?"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {unit: 2}}}]}")), "units"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: [linear, linear]}]}")), "units: N"));
   CHECK(has(message(config_with(kNodes + "[{from: [image, image], to: label, op: linear}]}")), "begin the chain with"));

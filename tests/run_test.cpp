@@ -237,8 +237,8 @@ TEST_CASE("divergence stops the run with status 1, and the last checkpoint stays
   const fs::path config = write_config(scratch), run = scratch / "run";
   run_json(scratch, {config, "--out", run, "--set", "learn.epochs=1"});
   const std::string before = read(run / "checkpoint.h5");
-  const Result wild = pc(scratch, {"run", config, "--out", scratch / "wild", "--set",
-                                   "relax.optimizer.sgd.rate=50", "--set", "relax.steps=30"});
+  const Result wild = pc(scratch, {"run", config, "--out", scratch / "wild", "--set", "relax.optimizer.sgd.rate=50",
+                                   "--set", "relax.steps=30"});
   CHECK(wild.status == 1);
   CHECK(has(wild.err, "diverged"));
   CHECK(has(wild.err, "epoch 1, batch"));

@@ -23,8 +23,8 @@ void predict(const OpCall& call, View mu, Write write) {
 
 template <Activation f>
 void pullback(const OpCall& call, View delta, int, View dx, Write write) {
-  kernels::map_pullback(
-      call.exec, {.x = call.x[0], .dy = delta, .dx = dx, .f = f, .leak = leak(call.attrs), .write = write});
+  kernels::map_pullback(call.exec,
+                        {.x = call.x[0], .dy = delta, .dx = dx, .f = f, .leak = leak(call.attrs), .write = write});
 }
 
 std::vector<OpExample> examples() { return {{{}, {{1}}, {}}, {{}, {{3, 7}}, {}}}; }
@@ -34,7 +34,7 @@ constexpr Op activation(std::string_view name, std::string_view about, std::span
   return {.name = name,
           .about = about,
           .attrs = attrs,
-          .pointwise = true,
+          .keeps_shape = true,
           .infer = infer,
           .predict = predict<f>,
           .pullback = pullback<f>,

@@ -48,7 +48,10 @@ void weight_grad(const OpCall& call, View delta, int param, View dw, Write write
 }
 
 std::vector<OpExample> examples() {
-  return {{{}, {{1}}, Shape{1}}, {{}, {{7}}, Shape{3}}, {{{"bias", 0}}, {{5, 3}}, Shape{2, 2}}, {{{"units", 4}}, {{3}}, {}}};
+  return {{{}, {{1}}, Shape{1}},
+          {{}, {{7}}, Shape{3}},
+          {{{"bias", 0}}, {{5, 3}}, Shape{2, 2}},
+          {{{"units", 4}}, {{3}}, {}}};
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ std::vector<OpExample> examples() { return {{{}, {{1}}, {}}, {{}, {{7}}, {}}}; }
 
 extern const Op softmax{.name = "softmax",
                         .about = "e^x / sum e^x",
+                        .keeps_shape = true,
                         .infer = infer,
                         .predict = predict,
                         .pullback = pullback,
