@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* kRight = "metric/right";
 constexpr const char* kSteps = "metric/steps";
+constexpr const char* kLookDraws = "look/draws";  // evaluation and traces draw numbers of their own
 
 Shape data_shape(std::int64_t size) { return {size}; }
 
@@ -22,7 +23,8 @@ Shape data_shape(std::int64_t size) { return {size}; }
 Classifier::Classifier(const Config& config, const ExecContext& where)
     : config_(config),
       device_(where.name()),
-      threads_(config.threads > 0 ? config.threads : omp_get_max_threads()),
+      // More threads than processors would only wait for each other.
+      threads_(std::min(config.threads > 0 ? config.threads : omp_get_max_threads(), omp_get_num_procs())),
       feed_(where.exec(), load_data(config.data.request), config.data, config.seed) {
   const std::int64_t largest =
       std::max({std::min(config.data.batch, feed_.train().count), std::min(config.data.batch, feed_.validation().count),
@@ -30,14 +32,28 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
   network_ = std::make_unique<Network>(Graph(config.graph.nodes, config.graph.edges), where.exec(), config.dtype,
                                        largest, config.seed, config.init);
   const Graph& graph = network_->graph();
-  input_ = graph.find(config.classify.input);
-  target_ = graph.find(config.classify.target);
+  const auto find = [&](const char* key, const std::string& name) {
+    for (NodeId v = 0; v < graph.node_count(); ++v) {
+      if (graph.node(v).name == name) return v;
+    }
+    fail("classify", "task.classify.", key, " is \"", name,
+         "\", but the graph has no such node; write task: {classify: {", key, ": NODE}}");
+  };
+  input_ = find("input", config.classify.input);
+  target_ = find("target", config.classify.target);
   const Node &input = graph.node(input_), &target = graph.node(target_);
   PC_CHECK(input.shape.count() == feed_.size(), "classify", "node ", input.name, " has shape ", input.shape.text(),
            ", but examples of ", config.data.request.set, " have ", data_shape(feed_.size()).text(), " values");
   PC_CHECK(target.shape.count() == feed_.classes(), "classify", "node ", target.name, " has shape ",
            target.shape.text(), ", but ", config.data.request.set, " has ", feed_.classes(), " classes");
   PC_CHECK(input_ != target_, "classify", "input and target are the same node");
+  PC_CHECK(!target.predictions.empty() || !target.out.empty(), "classify", "no edge touches the target node ",
+           target.name, "; nothing can be learned about it");
+  for (const Prediction& p : graph.predictions()) {
+    PC_CHECK(p.spec.energy->zero_at_prediction || p.node == input_ || p.node == target_, "classify", "node ",
+             graph.node(p.node).name, " has energy ", p.spec.energy->name,
+             ", which says something only about a node that is clamped; use gaussian for hidden nodes");
+  }
   scores_training_ = !target.predictions.empty() && topological_order(graph).has_value() &&
                      config.relax.relax.init.kind == ValueInit::Kind::feedforward;
   train_ = make_trainer();
@@ -74,7 +90,7 @@ std::unique_ptr<Trainer> Classifier::make_trainer() {
   spec.learn = LearnSpec{config_.learn.optimizer, config_.learn.rate, config_.learn.clip_norm};
   Rate& rate = spec.learn->rate;
   const int updates_a_batch = config_.relax.schedule->learn == Learn::every_step ? config_.relax.relax.steps : 1;
-  rate.total = double(config_.learn.epochs * batches() * updates_a_batch);
+  rate.total = double(config_.learn.epochs) * double(batches()) * updates_a_batch;
   rate.warmup = config_.learn.warmup * rate.total;
   const PredictionId prediction =
       network_->graph().node(target_).predictions.empty() ? -1 : network_->graph().node(target_).predictions[0];
@@ -98,6 +114,7 @@ std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
   if (config_.evaluate_steps) spec.relax.steps = *config_.evaluate_steps;
   if (spec.relax.init.kind == ValueInit::Kind::previous) spec.relax.init.kind = ValueInit::Kind::feedforward;
   spec.energies = false;
+  spec.draws = kLookDraws;
   const auto& predictions = network_->graph().node(target_).predictions;
   const bool from_value =
       predictions.empty() || network_->graph().prediction(predictions[0]).spec.energy->zero_at_prediction;
@@ -127,41 +144,58 @@ EpochResult Classifier::train_epoch(std::int64_t epoch, std::int64_t first, cons
   const std::int64_t look_every = network_->exec().device == Device::cpu ? 1 : 64;
   std::int64_t done = first;
   finished = false;
-  const bool counts_steps = !std::holds_alternative<FixedSteps>(config_.relax.relax.stop);
-  double step_count = counts_steps ? arena.read(steps)[0] : double(first * config_.relax.relax.steps);
+  step_count_ = arena.read(steps)[0];
   while (done < batches()) {
-    step_count += train_->step(batch_size(done)).steps;
+    step_count_ += train_->step(batch_size(done)).steps;
     ++done;
-    if (done % look_every == 0 || done == batches()) {
-      train_->check_energies("epoch " + std::to_string(epoch + 1) + ", batch " + std::to_string(done),
-                             config_.relax.growth);
-    }
-    if (done < batches() && after_batch != nullptr) {
-      if (counts_steps) arena.write(steps, {step_count});
-      if (!after_batch(done)) return {};
-    }
+    where_ = "epoch " + std::to_string(epoch + 1) + ", batch " + std::to_string(done);
+    if (done % look_every == 0) train_->check_energies(where_, config_.relax.growth);
+    if (done < batches() && after_batch != nullptr && !after_batch(done)) return {};
   }
+  prepare_to_save();
   finished = true;
-  return read_result(feed_.train().count, step_count / double(done));
+  EpochResult result = read_result(feed_.train().count, step_count_ / double(done));
+  result.examples = feed_.train().count - first * batch_size(0);
+  return result;
+}
+
+void Classifier::prepare_to_save() {
+  train_->check_energies(where_, config_.relax.growth);
+  train_->check_weights(where_);
+  network_->arena().write(network_->scalar(kSteps), {step_count_});
 }
 
 EpochResult Classifier::read_result(std::int64_t epoch_examples, double steps) {
   const EnergySums sums = train_->energies();
   const double n = double(epoch_examples);
-  EpochResult result{.energy_start = sums.total_start() / n,
-                     .energy_end = sums.total_end() / n,
-                     .mean_steps = steps,
-                     .examples = epoch_examples};
+  EpochResult result{.energy_start = sums.total_start() / n, .energy_end = sums.total_end() / n, .mean_steps = steps};
   if (scores_training_) result.accuracy = network_->arena().read(network_->scalar(kRight))[0] / n;
   return result;
 }
 
+Classifier::ValueKeeper::ValueKeeper(Classifier& task) : task_(task) {
+  if (task.config_.relax.relax.init.kind != ValueInit::Kind::previous) return;
+  Network& network = *task.network_;
+  for (NodeId v = 0; v < network.graph().node_count(); ++v) {
+    values_.push_back(network.arena().read(network.value(v, network.max_batch())));
+  }
+}
+
+Classifier::ValueKeeper::~ValueKeeper() {
+  Network& network = *task_.network_;
+  for (std::size_t v = 0; v < values_.size(); ++v) {
+    network.arena().write(network.value(static_cast<NodeId>(v), network.max_batch()), values_[v]);
+  }
+}
+
 double Classifier::accuracy(const Part& part) {
   PC_CHECK(part.count > 0, "classify", "there are no examples to evaluate on; see data.validation");
-  std::unique_ptr<Trainer>& evaluator = &part == &feed_.test() ? test_ : validate_;
+  const ValueKeeper kept(*this);
+  std::unique_ptr<Trainer>& evaluator = evaluators_[&part];
   if (evaluator == nullptr) evaluator = make_evaluator(part);
   const View right = network_->scalar(kRight);
   network_->arena().zero(right);
+  network_->arena().zero(network_->scalar(kLookDraws));
   feed_.rewind(part);
   for (std::int64_t done = 0; done < part.count;) {
     const std::int64_t batch = std::min(network_->max_batch(), part.count - done);
@@ -180,13 +214,16 @@ std::vector<double> Classifier::trace() {
     spec.relax.stop = FixedSteps{};
     spec.energies = false;
     spec.trace = true;
+    spec.draws = kLookDraws;
     spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
       feed_.record_input(exec, part, network_->value(input_, batch));
       feed_.record_target(exec, part, network_->value(target_, batch), config_.classify.on, config_.classify.off);
     };
     trace_ = std::make_unique<Trainer>(*network_, std::move(spec), threads_);
   }
+  const ValueKeeper kept(*this);
   const Arena& arena = network_->arena();
+  arena.zero(network_->scalar(kLookDraws));
   std::vector<double> energies;
   for (int t = 0; t <= config_.relax.relax.steps; ++t) arena.zero(network_->scalar(trace_name(t)));
   feed_.rewind(part);
@@ -203,7 +240,8 @@ std::string Classifier::signature() {
   std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a, over the bits of each weight as a float64
   for (ParamId id = 0; id < network_->graph().param_count(); ++id) {
     for (const double value : network_->arena().read(network_->weight(id))) {
-      hash = (hash ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211ULL;
+      const auto bits = std::bit_cast<std::uint64_t>(value);
+      for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ ((bits >> shift) & 0xFF)) * 1099511628211ULL;
     }
   }
   char text[17];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,13 +18,15 @@ struct EpochResult {
   double energy_start = 0, energy_end = 0;  // per sample: before and after relaxation
   double accuracy = -1;                     // of the feedforward start; -1 where there is none (cyclic graphs)
   double mean_steps = 0;                    // of relaxation
-  std::int64_t examples = 0;
+  std::int64_t examples = 0;                // trained by this call: fewer when it went on in mid-epoch
 };
 
 /// A network, its data and its plans.
 class Classifier {
  public:
   Classifier(const Config& config, const ExecContext& where);
+  Classifier(const Classifier&) = delete;  // recorded calls refer to it
+  Classifier& operator=(const Classifier&) = delete;
 
   /// Called after each batch with how many are done; false stops the epoch there.
   using AfterBatch = std::function<bool(std::int64_t done)>;
@@ -31,6 +34,9 @@ class Classifier {
   /// Goes on with `epoch` (from 0) at batch `first`; results cover the whole epoch. Returns after the last batch, or
   /// earlier when after_batch says so: `finished` tells which.
   EpochResult train_epoch(std::int64_t epoch, std::int64_t first, const AfterBatch& after_batch, bool& finished);
+
+  /// To be called before a checkpoint within an epoch: throws if the run has diverged, so that what is saved is sound.
+  void prepare_to_save();
 
   /// Part of the examples that are classified rightly. Throws when the part is empty.
   double accuracy(const Part& part);
@@ -51,6 +57,19 @@ class Classifier {
   [[nodiscard]] std::vector<std::string> kept_buffers() const;
 
  private:
+  /// Looking must not change learning: where values carry over from batch to batch, it gives them back.
+  class ValueKeeper {
+   public:
+    explicit ValueKeeper(Classifier& task);
+    ~ValueKeeper();
+    ValueKeeper(const ValueKeeper&) = delete;
+    ValueKeeper& operator=(const ValueKeeper&) = delete;
+
+   private:
+    Classifier& task_;
+    std::vector<std::vector<double>> values_;  // by node; empty unless they carry over
+  };
+
   [[nodiscard]] std::int64_t batch_size(std::int64_t batch) const;
   [[nodiscard]] PlanSpec base_spec() const;
   std::unique_ptr<Trainer> make_trainer();
@@ -65,7 +84,10 @@ class Classifier {
   std::unique_ptr<Network> network_;
   NodeId input_, target_;
   bool scores_training_;
-  std::unique_ptr<Trainer> train_, validate_, test_, trace_;
+  double step_count_ = 0;  // of relaxation, this epoch
+  std::string where_;      // the batch under way, for messages
+  std::unique_ptr<Trainer> train_, trace_;
+  std::map<const Part*, std::unique_ptr<Trainer>> evaluators_;
 };
 
 }  // namespace pc::experiments

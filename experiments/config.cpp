@@ -71,7 +71,7 @@ Stepper read_stepper(const ConfigTree& node) {
   Fields fields(choice, "relax.optimizer." + choice.name);
   if (choice.name == "sgd") {
     ValueSgd sgd;
-    fields.read_positive("rate", sgd.rate).read_in("momentum", sgd.momentum, 0, 1).done();
+    fields.read_positive("rate", sgd.rate).read_in("momentum", sgd.momentum, 0, 0.999999).done();
     return sgd;
   }
   ValueAdam adam;
@@ -176,7 +176,10 @@ ClassifyConfig read_task(const ConfigTree& node) {
   const Choice choice = read_choice(node, "task", Names{"classify"});
   ClassifyConfig config;
   Fields fields(choice, "task.classify");
-  fields.read("input", config.input).read("target", config.target).read("on", config.on).read("off", config.off).done();
+  fields.read("input", config.input).read("target", config.target).read("on", config.on).read("off", config.off);
+  if (config.on == config.off)
+    fail_at(fields.place(), "task.classify.on and off are the same, so the target tells nothing");
+  fields.done();
   return config;
 }
 
@@ -200,7 +203,7 @@ Config read_config(ConfigTree tree) {
   Fields fields(config.tree, "");
   fields.require("name", config.name);
   check_name(fields.required_child("name"), config.name);
-  fields.read("seed", config.seed).read("device", config.device).read_at_least("threads", config.threads, 0);
+  fields.read("seed", config.seed).read("device", config.device).read_in("threads", config.threads, 0, 1024);
   config.dtype = read_dtype(fields);
   config.data = read_data(fields.required_child("data"), config.seed);
   config.graph = read_graph(fields.required_child("graph"), config.seed);

@@ -55,7 +55,7 @@ struct LearnConfig {
 
 struct SaveConfig {
   std::int64_t every_batches = 0;  // checkpoint within epochs too; 0: after each epoch only
-  bool trace = true;               // energy along the relaxation of the first batch of each epoch
+  bool trace = true;               // energy along the relaxation of one fixed batch, after each epoch
 };
 
 struct Config {

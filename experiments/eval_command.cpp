@@ -15,11 +15,17 @@ int eval_command(const std::filesystem::path& run, const std::vector<std::string
   const std::filesystem::path saved = run / "config.yaml";
   PC_CHECK(std::filesystem::exists(saved), "eval", run.string(), " is no run folder: it has no config.yaml");
   const std::filesystem::path best = run / "best.h5", checkpoint = run / "checkpoint.h5";
+  for (const std::string& assignment : overrides) {
+    for (const char* key : {"seed", "data.validation", "data.limit", "data.set"}) {
+      PC_CHECK(!assignment.starts_with(std::string(key) + "="), "eval", key,
+               " decides which examples the run has learned from; it cannot be changed afterwards");
+    }
+  }
+  const Config config = read_config(saved, overrides);
+  last = last || !config.learn.select_best;
   const std::filesystem::path from = !last && std::filesystem::exists(best) ? best : checkpoint;
   PC_CHECK(std::filesystem::exists(from), "eval", run.string(),
            " holds no checkpoint yet; let the run finish an epoch first");
-
-  const Config config = read_config(saved, overrides);
   const ExecContext where(config.device);
   Classifier task(config, where);
   const Progress at = load_checkpoint(from, task.network());

@@ -36,7 +36,7 @@ class Feed {
 
   /// Shuffles the training part: a permutation that depends on the seed and the epoch alone.
   void shuffle(std::int64_t epoch);
-  /// Makes `batch` the example where the part's next batch begins.
+  /// The part's next batch will begin at `example`.
   void rewind(const Part& part, std::int64_t example = 0) const;
 
   /// Records: the next batch becomes the current one, and its values go to `input` [batch, size].

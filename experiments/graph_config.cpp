@@ -1,5 +1,7 @@
 #include "experiments/graph_config.h"
 
+#include <algorithm>
+
 #include "experiments/fields.h"
 #include "experiments/names.h"
 #include "kernels/philox.h"
@@ -161,6 +163,34 @@ EdgeSpec read_edge(const ConfigTree& body, std::uint64_t seed, std::uint32_t ind
   return spec;
 }
 
+/// Predictions are listed by their nodes and made by edges: a name on one side alone is a slip.
+void check_predictions(const graphs::Description& graph, const ConfigTree& edges) {
+  for (std::size_t i = 0; i < graph.edges.size(); ++i) {
+    const EdgeSpec& edge = graph.edges[i];
+    if (edge.prediction.empty()) continue;
+    for (const NodeSpec& node : graph.nodes) {
+      if (node.name != edge.to) continue;
+      std::vector<std::string> known;
+      for (const auto& [name, energy] : node.predictions) known.push_back(name);
+      if (std::find(known.begin(), known.end(), edge.prediction) != known.end()) continue;
+      fail_at(edges.items()[i].find("prediction")->place(), "node ", node.name, " lists no prediction \"",
+              edge.prediction, "\"", did_you_mean(edge.prediction, known), "; write predictions: {", edge.prediction,
+              ": {}} in the node");
+    }
+  }
+  for (const NodeSpec& node : graph.nodes) {
+    for (const auto& [name, energy] : node.predictions) {
+      const bool used = std::any_of(graph.edges.begin(), graph.edges.end(), [&](const EdgeSpec& edge) {
+        return edge.to == node.name && edge.prediction == name;
+      });
+      if (!used) {
+        throw Error(node.place + ": no edge makes the prediction \"" + name + "\" of node " + node.name +
+                    "; give one with prediction: " + name + ", or take it out");
+      }
+    }
+  }
+}
+
 graphs::Description read_written_out(const ConfigTree& node, std::uint64_t seed) {
   graphs::Description graph;
   Fields fields(node, "graph");
@@ -173,6 +203,7 @@ graphs::Description read_written_out(const ConfigTree& node, std::uint64_t seed)
     graph.edges.push_back(read_edge(edge, seed, static_cast<std::uint32_t>(graph.edges.size())));
   }
   fields.done();
+  check_predictions(graph, edges);
   return graph;
 }
 

@@ -53,8 +53,10 @@ class Run {
     PC_CHECK(std::ssize(folder_.metrics()) == at_.epoch, "run", folder_.path().string(), " has metrics of ",
              folder_.metrics().size(), " epochs, but its checkpoint stands at epoch ", at_.epoch,
              "; start afresh with --force");
+    PC_CHECK(at_.epoch <= config_.learn.epochs, "run", folder_.path().string(), " has finished ", at_.epoch,
+             " epochs, more than learn.epochs = ", config_.learn.epochs, "; give at least as many");
     seconds_before_ = at_.seconds;
-    if (!at_.extra.empty()) best_epoch_ = std::stoll(at_.extra);
+    best_epoch_ = std::strtoll(at_.extra.c_str(), nullptr, 10);
     spdlog::info("resumed from {} at epoch {}, batch {}", folder_.checkpoint().string(), at_.epoch + 1, at_.batch);
   }
 
@@ -91,6 +93,7 @@ class Run {
           const bool due = config_.save.every_batches > 0 && done % config_.save.every_batches == 0;
           if (due || stop_requested) {
             at_.batch = done;
+            task_.prepare_to_save();
             save();
           }
           return stop_requested == 0;
@@ -177,8 +180,10 @@ class Run {
     result["epochs"] = config_.learn.epochs;
     result["seconds"] = seconds;
     result["train"] = last.value("train", Json::object());
-    result["validation"]["accuracy"] = trained && std::isfinite(at_.best) ? Json(at_.best) : Json();
-    result["validation"]["best_epoch"] = chosen;
+    const bool measured = chosen >= 1 && chosen <= std::ssize(folder_.metrics());
+    const Json line = measured ? folder_.metrics()[static_cast<std::size_t>(chosen - 1)] : Json::object();
+    result["validation"] = line.value("validation", Json{{"accuracy", nullptr}});
+    result["validation"]["epoch"] = chosen;  // the one that is tested
     result["test"]["accuracy"] = test;
     result["examples_per_second"] = last.value("examples_per_second", Json());
     result["parameters"] = task_.network().graph().weight_count();
@@ -216,6 +221,9 @@ int run_command(const RunOptions& options, const Common& common) {
   folder.begin(config);
   spdlog::default_logger()->sinks().push_back(
       std::make_shared<spdlog::sinks::basic_file_sink_mt>(folder.log().string(), !folder.resumes()));
+  if (options.start == Start::resume && !folder.resumes()) {
+    spdlog::info("there is no checkpoint in {} yet: starting from the beginning", folder.path().string());
+  }
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
   try {

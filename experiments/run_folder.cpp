@@ -1,6 +1,7 @@
 #include "experiments/run_folder.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,7 +29,18 @@ constexpr const char* kMetrics = "metrics.jsonl";
 
 /// The config without what a resumed run may change: how long it runs and how it saves.
 ConfigTree comparable(ConfigTree tree) {
-  for (const char* key : {"learn.epochs", "save", "threads", "device"}) set_override(tree, std::string(key) + "=~");
+  const auto remove = [&](const std::string& key) { set_override(tree, key + "=~"); };
+  for (const char* key : {"save", "threads", "device"}) {
+    if (tree.find(key) != nullptr) remove(key);
+  }
+  if (const ConfigTree* learn = tree.find("learn"); learn != nullptr && learn->is_map()) {
+    // A run may be made longer, unless its rate depends on how long it is.
+    const ConfigTree* rate = learn->find("rate");
+    const bool constant =
+        rate == nullptr || (rate->is_scalar() && rate->scalar() == "constant") || rate->find("constant") != nullptr;
+    const bool alone = learn->entries().size() == 1;
+    if (constant && learn->find("epochs") != nullptr) remove(alone ? "learn" : "learn.epochs");
+  }
   return tree;
 }
 
@@ -53,6 +65,25 @@ std::vector<double> column(const std::vector<Json>& lines, const char* pointer) 
 }
 
 }  // namespace
+
+/// Holds an advisory lock on a file for as long as it lives.
+class RunFolder::Lock {
+ public:
+  explicit Lock(const fs::path& path) : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+    if (file_ < 0) fail_to_write(path, errno);
+    if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+    ::close(file_);
+    fail("run", path.parent_path().string(),
+         " is in use by another process; wait for it, or choose another folder "
+         "with --out");
+  }
+  ~Lock() { ::close(file_); }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  int file_;
+};
 
 void write_whole(const fs::path& path, const std::string& text) {
   fs::path beside = path;
@@ -86,6 +117,9 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
              "); resume with the same one, or start afresh with --force");
     resumes_ = fs::exists(checkpoint(), error);
     *metrics_ = read_metrics(path_ / kMetrics);
+    PC_CHECK(resumes_ || metrics_->empty(), "run", path_.string(),
+             " holds finished epochs, but no checkpoint.h5 to go on "
+             "from; start afresh with --force");
   }
 }
 
@@ -93,10 +127,15 @@ void RunFolder::begin(const Config& config) {
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) fail_to_write(path_, error.value());
+  lock_ = std::make_shared<Lock>(path_ / "lock");
   if (start_ == Start::force) {
     for (const char* name : {"checkpoint.h5", "best.h5", "run.h5", "result.json", "log.txt"}) {
       fs::remove(path_ / name, error);
     }
+  }
+  // What a killed run was writing when it died.
+  for (const auto& entry : fs::directory_iterator(path_, error)) {
+    if (entry.path().filename().string().find(".tmp") != std::string::npos) fs::remove(entry.path(), error);
   }
   write_whole(path_ / kConfig, to_yaml(config.tree));
   if (!resumes_) keep_metrics(0);

@@ -44,6 +44,8 @@ class RunFolder {
   void write_metrics() const;
 
   std::filesystem::path path_;
+  class Lock;
+  std::shared_ptr<Lock> lock_;  // nobody else works in the folder
   Start start_;
   bool resumes_ = false;
   std::shared_ptr<std::vector<nlohmann::ordered_json>> metrics_;

@@ -54,8 +54,6 @@ class CudaHandle {
 using Stream = CudaHandle<cudaStream_t, cudaStreamDestroy>;
 using Blas = CudaHandle<cublasHandle_t, cublasDestroy>;
 using Memory = CudaHandle<void*, cudaFree>;
-using Graph = CudaHandle<cudaGraph_t, cudaGraphDestroy>;
-using GraphExec = CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy>;
 
 // What exec.cpp asks of the CUDA runtime.
 std::vector<DeviceInfo> devices(std::string* why_none);  // never throws for want of a GPU

@@ -75,7 +75,7 @@ struct Call {
   std::vector<Touch> touches;
   double flops = 0;
 
-  /// Bytes that the call must at least move.
+  /// Bytes of all views that the call touches; a gather counts its whole table.
   [[nodiscard]] double bytes() const;
 };
 

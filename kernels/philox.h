@@ -10,16 +10,7 @@
 namespace pc {
 
 /// What a random stream is for. The number is part of the key: never reuse or renumber.
-enum class Purpose : std::uint32_t {
-  weights = 1,
-  shuffle = 2,
-  values = 3,
-  noise = 4,
-  data = 5,
-  split = 6,
-  test = 7,
-  masks = 8
-};
+enum class Purpose : std::uint32_t { weights = 1, shuffle = 2, values = 3, noise = 4, split = 6, test = 7, masks = 8 };
 
 namespace philox {
 
@@ -48,7 +39,8 @@ PC_HD Words philox4x32(Words counter, std::uint32_t key0, std::uint32_t key1) {
 /// 64 random bits for entry `index` of draw `draw` of the stream (seed, purpose, stream).
 PC_HD std::uint64_t bits(std::uint64_t seed, Purpose purpose, std::uint32_t stream, std::uint64_t draw,
                          std::uint64_t index) {
-  // The key holds the seed; purpose and stream share a word (streams are few), so that counters never collide.
+  // The key holds the seed. Purpose and stream share a word, and a draw has one: streams must stay under 2^24 and
+  // draws under 2^32, or numbers repeat.
   const Words counter{{static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
                        static_cast<std::uint32_t>(draw), (static_cast<std::uint32_t>(purpose) << 24) ^ stream}};
   const Words out = philox4x32(counter, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));

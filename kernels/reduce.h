@@ -15,7 +15,10 @@ struct SumArgs {
   bool squares = false;  // sum the squares instead
   Write write = Write::set;
 
-  void check() const { check_scalar("sum", out); }
+  void check() const {
+    check_scalar("sum", out);
+    PC_CHECK(in.dtype == DType::f32 || in.dtype == DType::f64, "sum", "needs float32 or float64");
+  }
   void touches(Touches& t) const { t.read_all(in).write_all(out); }
   [[nodiscard]] double flops() const { return static_cast<double>(in.count()); }
 };

@@ -54,6 +54,8 @@ class Shape {
   void append(std::int64_t dim) {
     PC_CHECK(rank_ < kMaxRank, "shape", "at most ", kMaxRank, " dimensions are supported");
     PC_CHECK(dim >= 0, "shape", "a dimension cannot be ", dim);
+    constexpr std::int64_t kMost = std::int64_t{1} << 48;  // entries: far more than any memory, far from overflow
+    PC_CHECK(dim == 0 || count() <= kMost / dim, "shape", text(), " times ", dim, " entries is too large");
     dims_[static_cast<std::size_t>(rank_++)] = dim;
   }
 

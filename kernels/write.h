@@ -13,6 +13,7 @@ namespace kernels {
 inline void check_alike(const char* who, const View& a, const View& b) {
   PC_CHECK(a.rows() == b.rows() && a.cols() == b.cols(), who, "shapes ", a.shape.text(), " and ", b.shape.text(),
            " differ");
+  PC_CHECK(a.dtype == DType::f32 || a.dtype == DType::f64, who, "needs float32 or float64, not ", name_of(a.dtype));
   PC_CHECK(a.dtype == b.dtype, who, "dtypes ", name_of(a.dtype), " and ", name_of(b.dtype), " differ");
 }
 

@@ -52,11 +52,18 @@ View Arena::take(const std::string& name, const Shape& shape, DType dtype) {
   return view;
 }
 
+void Arena::check_packed(const View& view) const {
+  PC_CHECK(view.rows() <= 1 || view.ld() == view.cols(), "arena", "a view with gaps between its rows cannot be copied");
+  PC_CHECK(view.device == exec_.device, "arena", "the view is of another device");
+}
+
 void Arena::upload(const View& to, const void* from) const {
+  check_packed(to);
   copy_bytes(exec_, to.data, exec_.device, from, Device::cpu, static_cast<std::size_t>(to.count()) * size_of(to.dtype));
 }
 
 void Arena::download(const View& from, void* to) const {
+  check_packed(from);
   copy_bytes(exec_, to, Device::cpu, from.data, exec_.device,
              static_cast<std::size_t>(from.count()) * size_of(from.dtype));
 }

@@ -37,6 +37,8 @@ class Arena {
   void zero(const View& view) const;
 
  private:
+  void check_packed(const View& view) const;
+
   Exec exec_;
   std::map<std::string, View> views_;
   std::vector<void*> blocks_;

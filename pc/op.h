@@ -78,7 +78,7 @@ struct Op {
 };
 
 std::span<const Op* const> all_ops();
-/// Throws with the nearest names when there is none.
+/// Throws with the known names when there is none.
 const Op& find_op(std::string_view name);
 /// The given settings with defaults for the rest; throws on a name that the operator does not have.
 Attrs complete_attrs(const Op& op, const Attrs& given);

@@ -345,11 +345,11 @@ void PlanBuilder::move(NodeId v, const View& own, const View& back) {
       .free = free_mask(v),
       .steepest = steepest ? network_.row_buffer("steepest/" + graph_.node(v).name, spec_.batch) : View{}};
   if (const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper)) {
-    kernels::value_sgd(exec_,
-                       {.g = g,
-                        .velocity = sgd->momentum != 0 ? network_.node_buffer("velocity", v, spec_.batch) : View{},
-                        .rate = sgd->rate,
-                        .momentum = sgd->momentum});
+    kernels::value_sgd(
+        exec_, {.g = g,
+                .velocity = sgd->momentum != 0 ? network_.node_buffer("value_velocity", v, spec_.batch) : View{},
+                .rate = sgd->rate,
+                .momentum = sgd->momentum});
   } else {
     const auto& adam = std::get<ValueAdam>(spec_.relax.stepper);
     kernels::value_adam(exec_, {.g = g,
@@ -497,12 +497,12 @@ void PlanBuilder::start_values() {
                               .seed = network_.seed(),
                               .purpose = Purpose::values,
                               .stream = static_cast<std::uint32_t>(v),
-                              .step = network_.scalar("clock/batches")});
+                              .step = network_.scalar(spec_.draws)});
     } else {
       kernels::fill(exec_, {.out = value(v)});
     }
   }
-  if (init.kind == ValueInit::Kind::normal) kernels::tick(exec_, {.counter = network_.scalar("clock/batches")});
+  if (init.kind == ValueInit::Kind::normal) kernels::tick(exec_, {.counter = network_.scalar(spec_.draws)});
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::part) clamp_part(v);
     node(v).version = fresh();
@@ -528,7 +528,7 @@ void PlanBuilder::start() {
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::none) continue;
     if (const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper)) {
-      if (sgd->momentum != 0) kernels::fill(exec_, {.out = network_.node_buffer("velocity", v, spec_.batch)});
+      if (sgd->momentum != 0) kernels::fill(exec_, {.out = network_.node_buffer("value_velocity", v, spec_.batch)});
     } else {
       kernels::fill(exec_, {.out = network_.node_buffer("value_m", v, spec_.batch)});
       kernels::fill(exec_, {.out = network_.node_buffer("value_v", v, spec_.batch)});
@@ -545,8 +545,11 @@ void PlanBuilder::start() {
 void PlanBuilder::step(int t) {
   const bool watch_energy = std::holds_alternative<EnergyPlateau>(spec_.relax.stop);
   const bool watch_gradient = std::holds_alternative<GradientNorm>(spec_.relax.stop);
-  const bool first = t == 0 && spec_.energies, last = learns_in_loop() && t == spec_.relax.steps - 1 && spec_.energies;
-  const bool want_energy = first || last || watch_energy || spec_.trace;
+  // Where weights move in the loop, the last step's energies are the final ones. With a stop rule any may be the last.
+  const bool fixed = std::holds_alternative<FixedSteps>(spec_.relax.stop);
+  const bool final_in_loop = learns_in_loop() && spec_.energies;
+  const bool first = t == 0 && spec_.energies, last = final_in_loop && fixed && t == spec_.relax.steps - 1;
+  const bool want_energy = first || last || (final_in_loop && !fixed) || watch_energy || spec_.trace;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) predict(p);
   if (t == 0 && spec_.measure_start) {
     part("metrics");
@@ -567,6 +570,8 @@ void PlanBuilder::step(int t) {
 }
 
 void PlanBuilder::finish() {
+  const bool fixed = std::holds_alternative<FixedSteps>(spec_.relax.stop);
+  if (learns_in_loop() && spec_.energies && !fixed) add_energies(energy_end_name);
   if (learns_in_loop() && !spec_.measure_end) return;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) predict(p);
   if (spec_.measure_end) {

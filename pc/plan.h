@@ -28,11 +28,12 @@ struct PlanSpec {
   RelaxSpec relax;
   std::vector<Clamp> clamps;
   std::int64_t batch = 1;
-  bool gradients = false;          // leave -dF/dw in the gradient buffers
-  std::optional<LearnSpec> learn;  // and update the weights with them
-  bool optimize = true;            // false: skip nothing, fuse nothing; the same numbers
-  bool energies = true;            // add up the energy of each prediction, at the start and at the end
-  bool trace = false;              // add up the energy after each step too
+  bool gradients = false;             // leave -dF/dw in the gradient buffers
+  std::optional<LearnSpec> learn;     // and update the weights with them
+  bool optimize = true;               // false: skip nothing, fuse nothing; the same numbers
+  bool energies = true;               // add up the energy of each prediction, at the start and at the end
+  bool trace = false;                 // add up the energy after each step too
+  std::string draws = "clock/draws";  // the scalar that counts random starts, and so says which numbers come next
 
   /// Record, for the plan's batch, what fills the clamped buffers, what looks at the initial state, and what looks at
   /// the settled one.

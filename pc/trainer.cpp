@@ -5,6 +5,13 @@
 
 namespace pc {
 
+namespace {
+
+constexpr const char* kAdvice =
+    "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. The last checkpoint is untouched";
+
+}  // namespace
+
 double EnergySums::total_start() const { return std::accumulate(start.begin(), start.end(), 0.0); }
 double EnergySums::total_end() const { return std::accumulate(end.begin(), end.end(), 0.0); }
 
@@ -40,9 +47,17 @@ void Trainer::reset_energies() {
   }
 }
 
+void Trainer::check_weights(const std::string& where) const {
+  const View norm = network_.scalar("look/square_norm");
+  for (ParamId id = 0; id < network_.graph().param_count(); ++id) {
+    kernels::sum(network_.exec(), {.in = network_.weight(id), .out = norm, .squares = true});
+    constexpr double kMost = 1e30;  // of the squared norm: far beyond any use, and the next product would overflow
+    if (network_.arena().read(norm)[0] < kMost) continue;
+    fail_run("diverged", where, ": the weights ", network_.graph().param(id).name, " have left all bounds", kAdvice);
+  }
+}
+
 void Trainer::check_energies(const std::string& where, double growth) const {
-  constexpr const char* kAdvice =
-      "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. The last checkpoint is untouched";
   const EnergySums sums = energies();
   // The starts first: relaxation spreads a NaN over the network, and the start still shows where it came from.
   for (const std::vector<double>* list : {&sums.start, &sums.end}) {

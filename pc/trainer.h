@@ -30,6 +30,9 @@ class Trainer {
   /// Throws when the energies added up since the last reset are not finite, or grew by more than `growth` while they
   /// should have fallen: it names the prediction and what to change. `where` tells the place in the run.
   void check_energies(const std::string& where, double growth) const;
+  /// Throws when weights are not finite or absurdly large: what an update did shows in the energies only after the next
+  /// batch.
+  void check_weights(const std::string& where) const;
 
  private:
   Network& network_;

@@ -179,4 +179,12 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
                                 "[{from: b, to: a, op: linear}]}")),
             "has 3 precisions; give 1 or 2"));
   CHECK(has(message(config_with("graph: {nodes: {a: {}}, edges: []}")), "shape"));
+  const std::string two =
+      "graph: {nodes: {a: {shape: [2], predictions: {down: {}}}, b: {shape: [2]}}, edges: [{from: b, to: a, op: linear";
+  CHECK(has(message(config_with(two + ", prediction: dwon}]}")), "did you mean \"down\"?"));
+  CHECK(has(message(config_with(two + "}]}")), "no edge makes the prediction \"down\" of node a"));
+  CHECK(has(message(config_with("graph: {mlp: {widths: [784, 4611686018427387904, 10]}}")), "too large"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {units: -9}}}]}")), "whole number"));
+  CHECK(has(message(config_with(kMlp, "task: {classify: {on: 1, off: 1}}\n")), "are the same"));
+  CHECK(has(message(config_with(kMlp, "threads: 100000\n")), "must be in [0, 1024]"));
 }

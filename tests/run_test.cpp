@@ -296,7 +296,7 @@ TEST_CASE("pc graph, devices and data list") {
   const fs::path cycle = fs::path(PC_SOURCE_DIR) / "configs" / "cycle.yaml";
   const Result text = pc(scratch, {"graph", cycle});
   CHECK(text.status == 0);
-  CHECK(has(text.out, "a cycle: high -> "));
+  CHECK(has(text.out, "a cycle: low -> high -> low"));
   const Result json = pc(scratch, {"graph", cycle, "--json"});
   const Json graph = Json::parse(json.out);
   CHECK(graph["acyclic"] == false);
@@ -321,4 +321,114 @@ TEST_CASE("pc graph, devices and data list") {
   CHECK(has(data.out, "\"glyphs\""));
   CHECK(pc(scratch, {"--help"}).status == 0);
   CHECK(pc(scratch, {"run", "--help"}).status == 0);
+}
+
+TEST_CASE("the README's commands and its config run") {
+  const Scratch scratch;
+  std::istringstream readme(read(fs::path(PC_SOURCE_DIR) / "README.md"));
+  const char* data = std::getenv("PC_DATA_DIR");
+  const std::string prompt = "    build/release/bin/pc ";
+  std::string yaml;
+  bool in_yaml = false;
+  int commands = 0, skipped = 0;
+  for (std::string line; std::getline(readme, line);) {
+    if (line.starts_with("```")) in_yaml = line == "```yaml";
+    if (in_yaml && !line.starts_with("```")) yaml += line + "\n";
+    if (!line.starts_with(prompt)) continue;
+    CAPTURE(line);
+    const bool needs_data = line.find("mnist") != std::string::npos;
+    if (needs_data && data == nullptr) {
+      ++skipped;
+      continue;
+    }
+    std::istringstream words(line.substr(prompt.size()));
+    std::vector<std::string> arguments;
+    for (std::string word; words >> word;) {
+      if (word == "--out") {
+        words >> word;  // this test's own folder instead
+      } else {
+        arguments.push_back(word.starts_with("configs/") ? (fs::path(PC_SOURCE_DIR) / word).string() : word);
+      }
+    }
+    if (arguments[0] == "run") {
+      for (const std::string& more :
+           {std::string("--out"), (scratch / ("run" + std::to_string(commands))).string(), std::string("--set"),
+            std::string("learn.epochs=1"), std::string("--set"), std::string("data.limit=500")}) {
+        arguments.push_back(more);
+      }
+    }
+    const Result result = pc(scratch, arguments);
+    CAPTURE(result.err);
+    CHECK(result.status == 0);
+    ++commands;
+  }
+  if (skipped > 0) MESSAGE("skipped: PC_DATA_DIR is not set, and README commands need MNIST");
+  CHECK(commands + skipped >= 5);
+  std::ofstream(scratch / "readme.yaml") << yaml;
+  CHECK(run_json(scratch, {scratch / "readme.yaml", "--out", scratch / "readme"})["test"]["accuracy"] > 0.7);
+}
+
+TEST_CASE("looking changes nothing: traces and validation leave the bits of training alone") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  int run = 0;
+  for (const std::string& init : std::vector<std::string>{"feedforward", "zeros", "normal", "previous"}) {
+    CAPTURE(init);
+    std::vector<std::string> signatures;
+    for (const std::string& trace : std::vector<std::string>{"true", "false"}) {
+      signatures.push_back(run_json(scratch, {config, "--out", scratch / std::to_string(run++), "--set",
+                                              "relax.init=" + init, "--set", "save.trace=" + trace})["signature"]);
+    }
+    CHECK(signatures[0] == signatures[1]);
+  }
+}
+
+TEST_CASE("ipc with a stop rule reports energies, and its divergence is seen") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  const std::vector<std::string> ipc = {config, "--set", "relax.schedule=ipc", "--set", "relax.stop=plateau"};
+  std::vector<std::string> good = ipc, bad = ipc;
+  for (const std::string& word : std::vector<std::string>{std::string("--out"), (scratch / "good").string()})
+    good.push_back(word);
+  CHECK(run_json(scratch, good)["train"]["energy"].get<double>() > 0);
+  bad.insert(bad.begin(), "run");
+  for (const std::string& word :
+       std::vector<std::string>{std::string("--out"), (scratch / "bad").string(), std::string("--set"),
+                                std::string("relax.optimizer.sgd.rate=100")}) {
+    bad.push_back(word);
+  }
+  CHECK(pc(scratch, bad).status == 1);
+}
+
+TEST_CASE("a divergence in the last update is no success, and is not saved") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  const Result result = pc(scratch, {"run", config, "--out", scratch / "r", "--set",
+                                     "learn={epochs: 1, optimizer: {sgd: {rate: 1e38}}}", "--set", "data.batch=1000"});
+  CHECK(result.status == 1);
+  CHECK(has(result.err, "have left all bounds"));
+  CHECK(!fs::exists(scratch / "r" / "checkpoint.h5"));
+}
+
+TEST_CASE("without a validation part nothing is reported as its accuracy") {
+  const Scratch scratch;
+  const Json result = run_json(scratch, {write_config(scratch), "--out", scratch / "r", "--set", "data.validation=0"});
+  CHECK(result["validation"]["accuracy"].is_null());
+}
+
+TEST_CASE("resuming: what may change and what may not") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), run = scratch / "run";
+  const auto status = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"run", config, "--out", run, "--resume"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return pc(scratch, arguments).status;
+  };
+  CHECK(status({"--set", "learn.rate=constant"}) == 0);  // nothing there yet: it starts
+  CHECK(status({"--set", "learn.rate=constant", "--set", "save.every_batches=5"}) == 0);
+  CHECK(status({"--set", "learn.rate=constant", "--set", "learn.epochs=4"}) == 0);
+  CHECK(status({"--set", "learn.rate=constant", "--set", "learn.epochs=2"}) == 2);  // four are done
+  CHECK(status({"--set", "learn.epochs=4"}) == 2);                                  // another rate
+  fs::remove(run / "checkpoint.h5");
+  CHECK(status({"--set", "learn.rate=constant", "--set", "learn.epochs=4"}) == 2);  // nothing to go on from
 }

@@ -1,4 +1,6 @@
 // linear: mu = x W^T + b.   x [batch, in]   W [out, in]   b [out]   mu [batch, out]
+#include <cmath>
+
 #include "kernels/arithmetic.h"
 #include "kernels/gemm.h"
 #include "pc/ops/ops.h"
@@ -16,7 +18,10 @@ constexpr AttrSpec kAttrs[] = {
 };
 
 Shape infer(const OpSite& site) {
-  const auto units = static_cast<std::int64_t>(site.attrs.at("units"));
+  const double asked = site.attrs.at("units");
+  PC_CHECK(asked >= 0 && asked < 1e12 && asked == std::floor(asked), "linear",
+           "units must be a whole number of outputs, not ", asked);
+  const auto units = static_cast<std::int64_t>(asked);
   if (units > 0) return {units};
   PC_CHECK(site.wanted.has_value(), "linear", "its width is not known here; write {linear: {units: N}}");
   return *site.wanted;
