@@ -1,13 +1,13 @@
 #include "experiments/classify.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <bit>
 #include <cinttypes>
 #include <cstdio>
+#include <limits>
 
 #include "pc/levels.h"
+#include "pc/step_bound.h"
 
 namespace pc::experiments {
 namespace {
@@ -23,8 +23,7 @@ Shape data_shape(std::int64_t size) { return {size}; }
 Classifier::Classifier(const Config& config, const ExecContext& where)
     : config_(config),
       device_(where.name()),
-      // More threads than processors would only wait for each other.
-      threads_(std::min(config.threads > 0 ? config.threads : omp_get_max_threads(), omp_get_num_procs())),
+      threads_(thread_count(config)),
       feed_(where.exec(), load_data(config.data.request), config.data, config.seed) {
   const std::int64_t largest =
       std::max({std::min(config.data.batch, feed_.train().count), std::min(config.data.batch, feed_.validation().count),
@@ -56,6 +55,10 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
   }
   scores_training_ = !target.predictions.empty() && topological_order(graph).has_value() &&
                      config.relax.relax.init.kind == ValueInit::Kind::feedforward;
+  // An exact schedule lowers nothing: its errors are what backprop's happen to be.
+  const Schedule& schedule = *config.relax.schedule;
+  growth_ = !schedule.exact ? config.relax.growth : std::numeric_limits<double>::infinity();
+  find_step_bound();  // or say now that there is none
   train_ = make_trainer();
 }
 
@@ -71,9 +74,13 @@ std::int64_t Classifier::batch_size(std::int64_t batch) const {
 PlanSpec Classifier::base_spec() const {
   PlanSpec spec;
   spec.schedule = config_.relax.schedule;
+  spec.settings = config_.relax.settings;
+  spec.settings.batches = double(batches());
   spec.relax = config_.relax.relax;
   spec.clamps = {{input_}};
+  for (const std::string& name : config_.zeros) spec.clamps.push_back({network_->graph().find(name)});
   spec.optimize = config_.optimize;
+  spec.regime = config_.regime;
   spec.observed = {target_};
   return spec;
 }
@@ -110,7 +117,12 @@ std::unique_ptr<Trainer> Classifier::make_trainer() {
 
 std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
   PlanSpec spec = base_spec();
-  if (spec.schedule->reverse_mode) spec.schedule = &find_schedule("pc");  // settling a free target: its own prediction
+  // Whatever the weights were learned by: the target is free, and the network settles.
+  spec.schedule = &find_schedule("pc");
+  spec.settings = {};
+  spec.relax.sweep = Sweep::synchronous;
+  spec.relax.precision = {};
+  spec.relax.forward_update = false;
   if (config_.evaluate_steps) spec.relax.steps = *config_.evaluate_steps;
   if (spec.relax.init.kind == ValueInit::Kind::previous) spec.relax.init.kind = ValueInit::Kind::feedforward;
   spec.energies = false;
@@ -136,6 +148,9 @@ EpochResult Classifier::train_epoch(std::int64_t epoch, std::int64_t first, cons
   feed_.rewind(feed_.train(), first * batch_size(0));
   const View right = network_->scalar(kRight), steps = network_->scalar(kSteps);
   if (first == 0) {
+    // From the weights that the epoch begins with; a bound of the other nodes' curvature holds with the target free
+    // too.
+    find_step_bound();
     train_->reset_energies();
     arena.zero(right);
     arena.zero(steps);
@@ -146,10 +161,11 @@ EpochResult Classifier::train_epoch(std::int64_t epoch, std::int64_t first, cons
   finished = false;
   step_count_ = arena.read(steps)[0];
   while (done < batches()) {
-    step_count_ += train_->step(batch_size(done)).steps;
-    ++done;
-    where_ = "epoch " + std::to_string(epoch + 1) + ", batch " + std::to_string(done);
-    if (done % look_every == 0) train_->check_energies(where_, config_.relax.growth);
+    const int times = steps_in_a_row(done);
+    step_count_ += train_->step(batch_size(done), times).steps;
+    done += times;
+    at_ = {epoch + 1, done};
+    if (done / look_every != (done - times) / look_every && !train_->sound(growth_)) check_sound();
     if (done < batches() && after_batch != nullptr && !after_batch(done)) return {};
   }
   prepare_to_save();
@@ -159,9 +175,26 @@ EpochResult Classifier::train_epoch(std::int64_t epoch, std::int64_t first, cons
   return result;
 }
 
+/// On a device several steps are one piece of work, which ends where somebody must look.
+int Classifier::steps_in_a_row(std::int64_t done) {
+  constexpr int kMany = 16;
+  if (network_->exec().device == Device::cpu) return 1;
+  const std::int64_t every = config_.save.every_batches;
+  const std::int64_t until_save = every > 0 ? every - done % every : kMany;
+  constexpr std::size_t kMostCalls = 20000;  // a graph of more takes longer to make than it saves
+  const std::size_t calls = train_->plan(batch_size(done)).programs()[0]->calls().size();
+  const bool alike = done + kMany <= batches() && batch_size(done + kMany - 1) == batch_size(done);
+  return alike && until_save >= kMany && calls * kMany <= kMostCalls ? kMany : 1;
+}
+
+void Classifier::check_sound() const {
+  const std::string where = "epoch " + std::to_string(at_.epoch) + ", batch " + std::to_string(at_.batch);
+  train_->check_energies(where, growth_);
+  train_->check_weights(where);
+}
+
 void Classifier::prepare_to_save() {
-  train_->check_energies(where_, config_.relax.growth);
-  train_->check_weights(where_);
+  check_sound();
   network_->arena().write(network_->scalar(kSteps), {step_count_});
 }
 
@@ -193,25 +226,31 @@ double Classifier::accuracy(const Part& part) {
   const ValueKeeper kept(*this);
   std::unique_ptr<Trainer>& evaluator = evaluators_[&part];
   if (evaluator == nullptr) evaluator = make_evaluator(part);
-  const View right = network_->scalar(kRight);
+  const View right = network_->scalar(kRight), bound = network_->scalar(kStepBound);
   network_->arena().zero(right);
   network_->arena().zero(network_->scalar(kLookDraws));
   feed_.rewind(part);
+  // Of these weights, whoever asks; training goes on with that of its epoch.
+  const double bound_in_training = network_->arena().read_scalar(bound);
+  find_step_bound();
   for (std::int64_t done = 0; done < part.count;) {
     const std::int64_t batch = std::min(network_->max_batch(), part.count - done);
     evaluator->step(batch);
     done += batch;
   }
-  return network_->arena().read(right)[0] / double(part.count);
+  network_->arena().write(bound, {bound_in_training});
+  return network_->arena().read_scalar(right) / double(part.count);
 }
 
 std::vector<double> Classifier::trace() {
-  if (config_.relax.schedule->reverse_mode) return {};
+  const Schedule& schedule = *config_.relax.schedule;
+  if (schedule.engine == Engine::reverse || schedule.exact || schedule.free_output) return {};
   const Part& part = feed_.sample();
   if (trace_ == nullptr) {
     PlanSpec spec = base_spec();
     spec.clamps.push_back({target_});
     spec.relax.stop = FixedSteps{};
+    spec.settings.nudge.reset();  // whose turn it is must not depend on who looks
     spec.energies = false;
     spec.trace = true;
     spec.draws = kLookDraws;
@@ -232,6 +271,11 @@ std::vector<double> Classifier::trace() {
     energies.push_back(arena.read(network_->scalar(trace_name(t)))[0] / double(part.count));
   }
   return energies;
+}
+
+void Classifier::find_step_bound() const {
+  const auto* sgd = std::get_if<ValueSgd>(&config_.relax.relax.stepper);
+  if (sgd != nullptr && sgd->automatic) set_step_bound(*network_, *config_.relax.schedule, {{input_}});
 }
 
 double Classifier::rate() { return network_->arena().read(network_->scalar(kRate))[0]; }

@@ -74,6 +74,9 @@ class Classifier {
   [[nodiscard]] PlanSpec base_spec() const;
   std::unique_ptr<Trainer> make_trainer();
   std::unique_ptr<Trainer> make_evaluator(const Part& part);
+  [[nodiscard]] int steps_in_a_row(std::int64_t done);
+  void check_sound() const;
+  void find_step_bound() const;
   void record_score(const Exec& exec, const Part& part, const View& answer);
   EpochResult read_result(std::int64_t epoch_examples, double steps);
 
@@ -85,7 +88,10 @@ class Classifier {
   NodeId input_, target_;
   bool scores_training_;
   double step_count_ = 0;  // of relaxation, this epoch
-  std::string where_;      // the batch under way, for messages
+  struct {
+    std::int64_t epoch = 0, batch = 0;
+  } at_;               // the batch under way, for messages
+  double growth_ = 0;  // of the energy, at most
   std::unique_ptr<Trainer> train_, trace_;
   std::map<const Part*, std::unique_ptr<Trainer>> evaluators_;
 };

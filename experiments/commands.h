@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,12 +24,40 @@ struct RunOptions {
   Start start = Start::fresh;
 };
 
+struct CheckOptions {
+  std::filesystem::path config;
+  std::vector<std::string> overrides, schedules, dtypes;
+  std::optional<double> tolerance;
+  std::string device;  // empty: the config's
+  std::optional<std::int64_t> batch;
+  bool random = false, laws = false, verbose = false;
+  std::filesystem::path plot;  // empty: none
+  int after = 0;
+  std::filesystem::path dump;
+};
+
+struct BenchOptions {
+  std::filesystem::path config;
+  std::vector<std::string> overrides;
+  std::string device;  // empty: the config's
+  std::optional<int> steps;
+  std::optional<std::int64_t> batch;
+  bool parts = false, accuracy = false;
+};
+
+/// Throws where a file that a command is to write is the config itself, or is there and is not of the kind (by its
+/// ending) that it will be: nothing of the user's is overwritten by a slip.
+void check_output(const std::filesystem::path& file, const std::filesystem::path& config,
+                  const std::vector<std::string>& endings);
+
 // Each returns the program's exit status, or throws an Error.
 int run_command(const RunOptions& options, const Common& common);
 int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,
                  const Common& common);
 int graph_command(const std::filesystem::path& config, const std::vector<std::string>& overrides,
                   const std::filesystem::path& svg, const Common& common);
+int check_command(const CheckOptions& options, const Common& common);
+int bench_command(const BenchOptions& options, const Common& common);
 int devices_command(const Common& common);
 int data_list_command(const Common& common);
 int data_verify_command(const std::string& set, const std::filesystem::path& root, const Common& common);

@@ -1,8 +1,13 @@
 #include "experiments/config.h"
 
+#include <omp.h>
+
+#include <algorithm>
+
 #include "experiments/fields.h"
 #include "experiments/graph_config.h"
 #include "experiments/names.h"
+#include "graphs/transform.h"
 
 namespace pc::experiments {
 namespace {
@@ -66,71 +71,6 @@ WeightInit read_init(const ConfigTree& node) {
   return init;
 }
 
-Stepper read_stepper(const ConfigTree& node) {
-  const Choice choice = read_choice(node, "relax.optimizer", Names{"sgd", "adam"});
-  Fields fields(choice, "relax.optimizer." + choice.name);
-  if (choice.name == "sgd") {
-    ValueSgd sgd;
-    fields.read_positive("rate", sgd.rate).read_in("momentum", sgd.momentum, 0, 0.999999).done();
-    return sgd;
-  }
-  ValueAdam adam;
-  fields.read_positive("rate", adam.rate)
-      .read_in("beta1", adam.beta1, 0, 0.999999)
-      .read_in("beta2", adam.beta2, 0, 0.999999)
-      .read_positive("epsilon", adam.epsilon)
-      .done();
-  return adam;
-}
-
-ValueInit read_value_init(const ConfigTree& node) {
-  static const Names kKinds = {"feedforward", "zeros", "normal", "previous"};
-  const Choice choice = read_choice(node, "relax.init", kKinds);
-  ValueInit init;
-  for (std::size_t i = 0; i < kKinds.size(); ++i) {
-    if (kKinds[i] == choice.name) init.kind = static_cast<ValueInit::Kind>(i);
-  }
-  Fields fields(choice, "relax.init." + choice.name);
-  if (init.kind == ValueInit::Kind::feedforward) fields.read_at_least("sweeps", init.sweeps, 0);
-  if (init.kind == ValueInit::Kind::normal) fields.read_at_least("sigma", init.sigma, 0);
-  fields.done();
-  return init;
-}
-
-StopRule read_stop(const ConfigTree& node) {
-  const Choice choice = read_choice(node, "relax.stop", Names{"steps", "plateau", "gradient"});
-  Fields fields(choice, "relax.stop." + choice.name);
-  StopRule rule = FixedSteps{};
-  if (choice.name == "plateau") {
-    EnergyPlateau plateau;
-    fields.read_at_least("relative", plateau.relative, 0);
-    rule = plateau;
-  } else if (choice.name == "gradient") {
-    GradientNorm norm;
-    fields.read_at_least("tolerance", norm.tolerance, 0);
-    rule = norm;
-  }
-  fields.done();
-  return rule;
-}
-
-RelaxConfig read_relax(const ConfigTree& node) {
-  RelaxConfig config;
-  Fields fields(node, "relax");
-  config.schedule = &find_schedule("pc");
-  if (const ConfigTree* name = fields.child("schedule")) {
-    Names known;
-    for (const Schedule& schedule : all_schedules()) known.emplace_back(schedule.name);
-    config.schedule = &find_schedule(read_choice(*name, "relax.schedule", known).name);
-  }
-  fields.read_at_least("steps", config.relax.steps, 1).read_positive("growth", config.growth);
-  if (const ConfigTree* stepper = fields.child("optimizer")) config.relax.stepper = read_stepper(*stepper);
-  if (const ConfigTree* init = fields.child("init")) config.relax.init = read_value_init(*init);
-  if (const ConfigTree* stop = fields.child("stop")) config.relax.stop = read_stop(*stop);
-  fields.done();
-  return config;
-}
-
 Optimizer read_optimizer(const ConfigTree& node, Rate& rate) {
   const Choice choice = read_choice(node, "learn.optimizer", Names{"sgd", "adam", "adamw"});
   Fields fields(choice, "learn.optimizer." + choice.name);
@@ -172,8 +112,7 @@ LearnConfig read_learn(const ConfigTree& node) {
   return config;
 }
 
-ClassifyConfig read_task(const ConfigTree& node) {
-  const Choice choice = read_choice(node, "task", Names{"classify"});
+ClassifyConfig read_classify(const Choice& choice) {
   ClassifyConfig config;
   Fields fields(choice, "task.classify");
   fields.read("input", config.input).read("target", config.target).read("on", config.on).read("off", config.off);
@@ -181,6 +120,136 @@ ClassifyConfig read_task(const ConfigTree& node) {
     fail_at(fields.place(), "task.classify.on and off are the same, so the target tells nothing");
   fields.done();
   return config;
+}
+
+CheckTask read_check_task(const Choice& choice) {
+  CheckTask task;
+  Fields fields(choice, "task.check");
+  fields.require("clamp", task.clamp);
+  if (task.clamp.empty()) fail_at(fields.place(), "task.check.clamp names no node; nothing would be computed");
+  fields.done();
+  return task;
+}
+
+void read_task(const ConfigTree& node, Config& config) {
+  const Choice choice = read_choice(node, "task", Names{"classify", "check"});
+  if (choice.name == "classify") config.classify = read_classify(choice);
+  if (choice.name == "check") config.check_task = read_check_task(choice);
+}
+
+LawConfig read_laws(const ConfigTree& node) {
+  LawConfig laws{.ep_beta = {},
+                 .pc_output_precision = {},
+                 .zil_gamma = {},
+                 .fixed_prediction_eta = {},
+                 .fixed_prediction_steps = {}};
+  Fields fields(node, "check.laws");
+  if (const ConfigTree* body = fields.child("ep")) {
+    Fields ep(*body, "check.laws.ep");
+    ep.require("beta", laws.ep_beta).read_positive("beta", laws.ep_beta);
+    if (const ConfigTree* side = ep.child("side")) laws.ep_side = read_side(*side, ep.name_of("side"));
+    ep.done();
+  }
+  if (const ConfigTree* body = fields.child("pc")) {
+    Fields pc(*body, "check.laws.pc");
+    pc.require("output_precision", laws.pc_output_precision)
+        .read_positive("output_precision", laws.pc_output_precision)
+        .done();
+  }
+  if (const ConfigTree* body = fields.child("zil")) {
+    Fields zil(*body, "check.laws.zil");
+    zil.require("gamma", laws.zil_gamma).read_positive("gamma", laws.zil_gamma).done();
+  }
+  if (const ConfigTree* body = fields.child("fixed_prediction")) {
+    Fields fixed(*body, "check.laws.fixed_prediction");
+    fixed.require("eta", laws.fixed_prediction_eta)
+        .read_in("eta", laws.fixed_prediction_eta, 1e-12, 1)
+        .require("steps", laws.fixed_prediction_steps)
+        .read_at_least("steps", laws.fixed_prediction_steps, 1)
+        .done();
+  }
+  fields.done();
+  return laws;
+}
+
+CheckConfig read_check(const ConfigTree& node) {
+  CheckConfig check;
+  Fields fields(node, "check");
+  fields.read_at_least("batch", check.batch, 1).read("seed", check.seed);
+  if (const ConfigTree* body = fields.child("tolerance")) {
+    Fields tolerance(*body, "check.tolerance");
+    tolerance.read_at_least("float64", check.tolerance_f64, 0).read_at_least("float32", check.tolerance_f32, 0).done();
+  }
+  if (const ConfigTree* laws = fields.child("laws")) check.laws = read_laws(*laws);
+  fields.done();
+  return check;
+}
+
+const NodeSpec& node_named(const graphs::Description& graph, const std::string& name, const Place& place) {
+  Names known;
+  for (const NodeSpec& node : graph.nodes) {
+    if (node.name == name) return node;
+    known.push_back(node.name);
+  }
+  fail_at(place, "task.check.clamp: there is no node \"", name, "\"", did_you_mean(name, known));
+}
+
+/// The names can be looked up only when the graph is there.
+void check_clamped_nodes(const Config& config) {
+  if (!config.check_task) return;
+  const ConfigTree& list = *config.tree.find("task")->find("check")->find("clamp");
+  for (std::size_t i = 0; i < config.check_task->clamp.size(); ++i) {
+    static_cast<void>(node_named(config.graph, config.check_task->clamp[i], list.items()[i].place()));
+  }
+}
+
+bool predicted(const graphs::Description& graph, const std::string& name) {
+  const auto is_it = [&](const NodeSpec& node) { return node.name == name && node.prior; };
+  const auto leads_to_it = [&](const EdgeSpec& edge) { return edge.to == name; };
+  return std::any_of(graph.nodes.begin(), graph.nodes.end(), is_it) ||
+         std::any_of(graph.edges.begin(), graph.edges.end(), leads_to_it);
+}
+
+/// mupc's gains stand for the scale of the weights, which must then be 1.
+void check_mupc_init(const ConfigTree* node, WeightInit& init) {
+  constexpr WeightInit kUnit{WeightInit::Kind::normal, 1.0};
+  if (node == nullptr) init = kUnit;
+  if (init.kind == kUnit.kind && init.scale == kUnit.scale) return;
+  fail_at(node->place(), "with parameterization: mupc weights start normal with deviation 1; write init: ",
+          "{normal: {scale: 1.0}}, or leave init out");
+}
+
+/// Unrolling adds nodes, of which those without predictions are the zeros that the sweeps begin with.
+void unroll_graph(Config& config, int sweeps) {
+  const graphs::Description rolled = std::move(config.graph);
+  config.graph = graphs::unroll(rolled, sweeps, input_names(config, rolled));
+  for (const NodeSpec& node : config.graph.nodes) {
+    const auto same = [&](const NodeSpec& old) { return old.name == node.name; };
+    if (std::any_of(rolled.nodes.begin(), rolled.nodes.end(), same) || predicted(config.graph, node.name)) continue;
+    config.zeros.push_back(node.name);
+  }
+}
+
+/// Lays over the graph what the config asks for beside nodes and edges.
+void transform_graph(Config& config, Fields& fields, const ConfigTree& graph) {
+  if (const ConfigTree* unroll = graph.find("unroll")) {
+    int sweeps = 0;
+    read_value(*unroll, "graph.unroll", sweeps);
+    if (sweeps < 1) fail_at(unroll->place(), "graph.unroll is a number of sweeps, at least 1, not ", sweeps);
+    unroll_graph(config, sweeps);
+  }
+  bool mupc = false;
+  static constexpr std::pair<std::string_view, bool> kKinds[] = {{"standard", false}, {"mupc", true}};
+  fields.read_enum("parameterization", mupc, kKinds);
+  if (mupc) {
+    check_mupc_init(fields.child("init"), config.init);
+    config.graph = graphs::mupc(config.graph);
+  }
+  config.unpadded = config.graph;
+  const bool zil = config.relax.schedule->name == "zil" || config.relax.schedule->name == "fa_zil";
+  if (zil && config.relax.settings.paths == ScheduleSettings::Paths::pad) {
+    config.graph = graphs::pad_paths(config.graph, clamped_names(config));
+  }
 }
 
 void check_name(const ConfigTree& node, const std::string& name) {
@@ -205,12 +274,17 @@ Config read_config(ConfigTree tree) {
   check_name(fields.required_child("name"), config.name);
   fields.read("seed", config.seed).read("device", config.device).read_in("threads", config.threads, 0, 1024);
   config.dtype = read_dtype(fields);
-  config.data = read_data(fields.required_child("data"), config.seed);
-  config.graph = read_graph(fields.required_child("graph"), config.seed);
+  if (const ConfigTree* task = fields.child("task")) read_task(*task, config);
+  const ConfigTree* data = config.check_task ? fields.child("data") : &fields.required_child("data");
+  if (data != nullptr) config.data = read_data(*data, config.seed);
+  const ConfigTree& graph = fields.required_child("graph");
+  config.graph = read_graph(graph, config.seed);
+  check_clamped_nodes(config);
   if (const ConfigTree* init = fields.child("init")) config.init = read_init(*init);
-  if (const ConfigTree* task = fields.child("task")) config.classify = read_task(*task);
   config.relax.schedule = &find_schedule("pc");
   if (const ConfigTree* relax = fields.child("relax")) config.relax = read_relax(*relax);
+  transform_graph(config, fields, graph);
+  if (const ConfigTree* check = fields.child("check")) config.check = read_check(*check);
   if (const ConfigTree* learn = fields.child("learn")) config.learn = read_learn(*learn);
   if (const ConfigTree* node = fields.child("evaluate")) {
     Fields evaluate(*node, "evaluate");
@@ -222,10 +296,40 @@ Config read_config(ConfigTree tree) {
   }
   if (const ConfigTree* node = fields.child("plan")) {
     Fields plan(*node, "plan");
-    plan.read("optimize", config.optimize).done();
+    static constexpr std::pair<std::string_view, Regime> kRegimes[] = {
+        {"auto", Regime::automatic}, {"library", Regime::library}, {"sliced", Regime::sliced}};
+    plan.read("optimize", config.optimize).read_enum("regime", config.regime, kRegimes).done();
   }
   fields.done();
   return config;
+}
+
+std::vector<std::string> task_names(const Config& config) {
+  if (config.check_task) return config.check_task->clamp;
+  return {config.classify.input, config.classify.target};
+}
+
+std::vector<std::string> clamped_names(const Config& config) {
+  Names names = task_names(config);
+  names.insert(names.end(), config.zeros.begin(), config.zeros.end());
+  return names;
+}
+
+std::vector<std::string> input_names(const Config& config, const graphs::Description& graph) {
+  if (!config.check_task) return {config.classify.input};
+  Names inputs = config.check_task->clamp;
+  std::erase_if(inputs, [&](const std::string& name) { return predicted(graph, name); });
+  return inputs;
+}
+
+int thread_count(const Config& config) {
+  // More threads than processors would only wait for each other.
+  return std::min(config.threads > 0 ? config.threads : omp_get_max_threads(), omp_get_num_procs());
+}
+
+void require_data_task(const Config& config, const char* who) {
+  PC_CHECK(!config.check_task, who, config.tree.find("task")->place().text(), ": task: check has no data to learn ",
+           "from and is for pc check alone; write task: {classify: {input: NODE, target: NODE}} and data");
 }
 
 }  // namespace pc::experiments

@@ -5,14 +5,15 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "experiments/config_tree.h"
 #include "experiments/data/dataset.h"
+#include "experiments/relax_config.h"
 #include "graphs/graphs.h"
 #include "pc/network.h"
 #include "pc/optimizer.h"
-#include "pc/relax.h"
-#include "pc/schedule.h"
+#include "pc/plan.h"
 
 namespace pc::experiments {
 
@@ -37,10 +38,28 @@ struct ClassifyConfig {
   double on = 1.0, off = 0.0;  // the target's entries: of the class, and of the others
 };
 
-struct RelaxConfig {
-  const Schedule* schedule = nullptr;
-  RelaxSpec relax;
-  double growth = 10;  // energy after a relaxation over energy before it: more is called divergence
+/// The task `check`: a graph without data, to be measured by pc check alone. These nodes are clamped, to random values.
+struct CheckTask {
+  std::vector<std::string> clamp;
+};
+
+/// At which values pc check --laws measures; an empty list leaves the law out.
+struct LawConfig {
+  std::vector<double> ep_beta = {0.1, 0.05, 0.02, 0.01};
+  Nudge::Side ep_side = Nudge::Side::centered;
+  std::vector<double> pc_output_precision = {1e-1, 1e-2, 1e-3};
+  std::vector<double> zil_gamma = {0.5, 0.9, 1};
+  std::vector<double> fixed_prediction_eta = {0.5};
+  std::vector<int> fixed_prediction_steps = {4, 8, 16};
+};
+
+struct CheckConfig {
+  std::int64_t batch = 32;
+  std::uint64_t seed = 0;  // of random batches
+  double tolerance_f64 = 1e-10, tolerance_f32 = 1e-4;
+  LawConfig laws;
+
+  [[nodiscard]] double tolerance(DType dtype) const { return dtype == DType::f64 ? tolerance_f64 : tolerance_f32; }
 };
 
 /// Rates are written in epochs or parts of the run, and become updates when the number of batches is known.
@@ -65,14 +84,19 @@ struct Config {
   DType dtype = DType::f32;
   int threads = 0;  // CPU threads; 0: as many as there are
   DataConfig data;
-  graphs::Description graph;
+  graphs::Description graph;       // what is built, with everything that the config lays over what is written
+  graphs::Description unpadded;    // the same before paths were made equally long for relax.schedule
+  std::vector<std::string> zeros;  // nodes that stay zero: where the sweeps of an unrolled graph begin
   WeightInit init;
   ClassifyConfig classify;
+  std::optional<CheckTask> check_task;  // in place of classify; there may be no data then
   RelaxConfig relax;
+  CheckConfig check;
   std::optional<int> evaluate_steps;  // relaxation steps in evaluation; none: as in training
   LearnConfig learn;
   SaveConfig save;
   bool optimize = true;  // plan.optimize
+  Regime regime = Regime::automatic;
 
   ConfigTree tree;  // what all this was read from
 };
@@ -81,5 +105,17 @@ struct Config {
 /// without data. Throws with file:line:column.
 Config read_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
 Config read_config(ConfigTree tree);
+
+/// The nodes that the task clamps (in training, for classify), and all that are clamped.
+std::vector<std::string> task_names(const Config& config);
+std::vector<std::string> clamped_names(const Config& config);
+/// Those of them that nothing reads an answer from.
+std::vector<std::string> input_names(const Config& config, const graphs::Description& graph);
+
+/// CPU threads to run with.
+int thread_count(const Config& config);
+
+/// Throws where the task is none that a network can be trained on. `who` is the command that wants to.
+void require_data_task(const Config& config, const char* who);
 
 }  // namespace pc::experiments

@@ -274,12 +274,6 @@ fs::path parent_of(const fs::path& file, const ConfigTree& parent) {
   fail_at(parent.place(), "parent ", beside.string(), ": ", not_there(beside));
 }
 
-ConfigTree without(const ConfigTree& map, std::string_view key) {
-  std::vector<Entry> kept = map.entries();
-  std::erase_if(kept, [&](const Entry& e) { return e.key == key; });
-  return ConfigTree::map_of(std::move(kept), map.place());
-}
-
 void check_no_loop(std::span<const fs::path> chain, const fs::path& next, const Place& place) {
   const auto same = [&](const fs::path& file) { return fs::weakly_canonical(file) == fs::weakly_canonical(next); };
   if (std::none_of(chain.begin(), chain.end(), same)) return;
@@ -303,6 +297,12 @@ ConfigTree load_chain(std::vector<fs::path> chain) {
 
 }  // namespace
 
+ConfigTree without(const ConfigTree& map, std::string_view key) {
+  std::vector<Entry> kept = map.entries();
+  std::erase_if(kept, [&](const Entry& e) { return e.key == key; });
+  return ConfigTree::map_of(std::move(kept), map.place());
+}
+
 ConfigTree parse_config(const std::string& text, const std::string& file) { return parse_at(text, {file, 1, 1}); }
 
 ConfigTree load_config(const fs::path& path) { return load_chain({path}); }
@@ -313,21 +313,28 @@ namespace {
 
 /// The maps whose one key chooses: {mlp: {...}} is one of the networks, {sgd: {...}} one of the optimizers. In any
 /// other map a child's keys join its parent's; here another key means another choice, so the parent's must go.
-constexpr std::array<std::string_view, 8> kChoiceMaps = {
-    "graph", "task", "init", "relax.optimizer", "relax.init", "relax.stop", "learn.optimizer", "learn.rate",
+constexpr std::array<std::string_view, 10> kChoiceMaps = {
+    "graph",           "task",       "init",       "relax.schedule",
+    "relax.optimizer", "relax.init", "relax.stop", "relax.precision",
+    "learn.optimizer", "learn.rate",
 };
 
 /// A graph that is written out has two keys, which are one choice: either may be changed alone.
 std::string_view choice_of(std::string_view key) { return key == "edges" ? "nodes" : key; }
 
+/// `unroll` stands beside the choice of a graph and chooses nothing.
+bool chooses(const Entry& entry) { return entry.key != "unroll"; }
+
 bool chooses_another(const ConfigTree& parent, const ConfigTree& child) {
-  if (child.entries().empty()) return false;
+  bool any = false;
   for (const Entry& ours : child.entries()) {
+    if (!chooses(ours)) continue;
+    any = true;
     for (const Entry& theirs : parent.entries()) {
       if (choice_of(ours.key) == choice_of(theirs.key)) return false;
     }
   }
-  return true;
+  return any;
 }
 
 ConfigTree overlaid_at(const std::string& path, const ConfigTree& parent, const ConfigTree& child,

@@ -81,6 +81,9 @@ struct ConfigTree::Entry {
 /// "relax" and "steps" make "relax.steps"; nothing and "steps" make "steps".
 std::string dotted(std::string_view path, std::string_view key);
 
+/// The map without that key.
+ConfigTree without(const ConfigTree& map, std::string_view key);
+
 /// One YAML document. `file` is only what places say. Duplicate keys, tags and `<<` are errors; parents stay unread.
 ConfigTree parse_config(const std::string& text, const std::string& file);
 

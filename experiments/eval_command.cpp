@@ -22,6 +22,7 @@ int eval_command(const std::filesystem::path& run, const std::vector<std::string
     }
   }
   const Config config = read_config(saved, overrides);
+  require_data_task(config, "eval");
   last = last || !config.learn.select_best;
   const std::filesystem::path from = !last && std::filesystem::exists(best) ? best : checkpoint;
   PC_CHECK(std::filesystem::exists(from), "eval", run.string(),

@@ -146,6 +146,7 @@ void draw(const std::string& dot, const std::filesystem::path& svg) {
 
 int graph_command(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                   const std::filesystem::path& svg, const Common& common) {
+  if (!svg.empty()) check_output(svg, file, {".svg"});
   const Config config = read_config(file, overrides);
   const Graph graph(config.graph.nodes, config.graph.edges);
   const Json info = describe(config, graph);

@@ -244,7 +244,9 @@ class ConfigSettings final : public graphs::Settings {
 
 }  // namespace
 
-graphs::Description read_graph(const ConfigTree& node, std::uint64_t seed) {
+graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
+  // `unroll` stands beside the network; read_config sees to it.
+  const ConfigTree node = whole.is_map() ? without(whole, "unroll") : whole;
   if (node.find("nodes") != nullptr || node.find("edges") != nullptr) return read_written_out(node, seed);
   const std::vector<std::string> known = names_in(graphs::all_networks());
   const Choice choice = read_choice(node, "graph (or nodes and edges)", known);

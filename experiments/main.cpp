@@ -1,4 +1,5 @@
 // pc: the command line.
+#include <fmt/format.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -7,6 +8,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <new>
 
 #include "experiments/commands.h"
 #include "experiments/names.h"
@@ -20,16 +22,92 @@ constexpr const char* kAbout =
     "  pc run configs/quickstart.yaml                  train on digits that the program draws itself\n"
     "  pc run configs/mnist.yaml --set seed=3          change any key of a config\n"
     "  pc graph configs/cycle.yaml --svg cycle.svg     look at a network\n"
+    "  pc check configs/mnist.yaml                     compare every schedule's gradients with backprop's\n"
+    "  pc bench configs/bench/mlp128.yaml --parts      how fast is a training step, and where does the time go\n"
     "  pc eval runs/quickstart                         measure a run again\n\n"
     "Configs are explained key by key in configs/base.yaml. Data is looked for under PC_DATA_DIR.";
 
 constexpr const char* kFooter =
     "Exit status: 0 done; 1 the run or check failed, or was stopped by a signal; 2 wrong usage, config or data.";
 
+/// CLI11's own words for this name the largest of all numbers.
+CLI::Validator at_least(double least) {
+  return {[least](const std::string& text) {
+            double value = 0;
+            const bool number = CLI::detail::lexical_cast(text, value);
+            return number && value >= least ? std::string()
+                                            : fmt::format("it must be a number of at least {:g}", least);
+          },
+          ""};
+}
+
 void add_common(CLI::App& command, Common& common) {
   command.add_flag("--json", common.json, "One JSON object on standard output; logs stay on standard error");
   command.add_flag("-q,--quiet", common.quiet, "No log and no progress on standard error; errors only");
   command.footer(kFooter);
+}
+
+constexpr const char* kAboutCheck =
+    "Compare gradients with backprop's, for any config's graph\n\n"
+    "The same weights and the same batch go through each schedule, in float64 and in float32. Shown are the worst of\n"
+    "all parameters: the relative error |g - g_bp| / |g_bp|, the cosine, and the largest difference of an entry over\n"
+    "the largest entry. Schedules that should equal backprop pass or fail; the others only approximate it: pc and epc\n"
+    "with the steps and the optimizer of the config's relax section, ep relaxed until it settles.\n\n"
+    "  pc check configs/quickstart.yaml\n"
+    "  pc check my.yaml --random --laws                without data; and how errors fall as theory says\n"
+    "  pc check my.yaml --schedule zil --after 100     are the weights the same after 100 updates?\n"
+    "  pc check my.yaml --schedule pc --set relax.steps=500 --dump gradients.h5\n\n"
+    "A graph needs no data and no training part: task: {check: {clamp: [input, target]}} clamps these nodes to random\n"
+    "values. On a graph with cycles backprop does not apply; see graph.unroll in configs/base.yaml.";
+
+void add_check(CLI::App& command, CheckOptions& options) {
+  command.add_option("CONFIG", options.config, "A YAML file")->required();
+  const auto list = [&](const char* name, std::vector<std::string>& values, const char* about, const char* type) {
+    command.add_option(name, values, about)->take_all()->allow_extra_args(false)->type_name(type);
+  };
+  list("--schedule", options.schedules, "Only this one, such as zil, zil-pad or ep; may be given again", "NAME");
+  list("--dtype", options.dtypes, "Only float64 or float32; may be given again", "NAME");
+  command.add_option("--tolerance", options.tolerance, "For equality, in place of check.tolerance")
+      ->type_name("RELATIVE")
+      ->check(at_least(0));
+  command.add_option("--device", options.device, "In place of the config's: cpu, cuda or cuda:1")->type_name("NAME");
+  command.add_option("--batch", options.batch, "Samples, in place of check.batch")->type_name("N")->check(at_least(1));
+  command.add_flag("--random", options.random, "A random batch; data is not looked for");
+  command.add_option("--after", options.after, "Compare the weights too, after N updates by each")
+      ->type_name("N")
+      ->check(at_least(1));
+  command.add_flag("--laws", options.laws, "Measure what check.laws lists, and the powers by which errors fall");
+  command.add_option("--plot", options.plot, "Draw what --laws measures (.svg or .png; needs gnuplot)")
+      ->type_name("FILE");
+  command.add_option("--dump", options.dump, "Write batch, weights, values, errors and gradients as arrays")
+      ->type_name("FILE.h5");
+  command.add_flag("--verbose", options.verbose, "Every parameter, not only the worst");
+}
+
+constexpr const char* kAboutBench =
+    "Measure the speed of one training step of any config, on random data\n\n"
+    "A step is what pc run does with one batch: clamp, relax, learn. After a warm-up it is timed in two ways, with a\n"
+    "wait for the device after every step and with one wait after many; on CUDA also with many steps as one graph.\n"
+    "The floor is the least time that this device could take: the step's FLOPs at the rate of a large matrix\n"
+    "product, or the bytes of weights and optimiser at the rate of a copy, both measured here and now.\n\n"
+    "  pc bench configs/bench/mlp128.yaml\n"
+    "  pc bench configs/mnist.yaml --batch 256 --device cuda --parts      which kernels take the time\n"
+    "  pc bench my.yaml --set relax.schedule=backprop --json              the same step by backpropagation\n"
+    "  pc bench my.yaml --accuracy                    how exact are the gradients, against float64\n"
+    "  pc bench configs/bench/mlp4096x6.yaml --steps 1     a step that takes long\n\n"
+    "No data set is read: clamped nodes get random values. docs/benchmarks.md explains every number.";
+
+void add_bench(CLI::App& command, BenchOptions& options) {
+  command.add_option("CONFIG", options.config, "A YAML file, such as those in configs/bench")->required();
+  command.add_option("--device", options.device, "In place of the config's: cpu, cuda or cuda:1")->type_name("NAME");
+  command.add_option("--steps", options.steps, "Time so many steps one by one (60 and more; slow steps: at least 5)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--batch", options.batch, "Samples, in place of data.batch (task check: check.batch)")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  command.add_flag("--parts", options.parts, "Run the calls alone: time by part and kernel");
+  command.add_flag("--accuracy", options.accuracy, "Compare each parameter's gradient with float64's");
 }
 
 void add_set(CLI::App& command, std::vector<std::string>& overrides) {
@@ -81,6 +159,20 @@ int main(int argc, char** argv) {
   add_common(*graph, common);
   graph->callback([&] { action = [&] { return graph_command(config, overrides, svg, common); }; });
 
+  CheckOptions check_options;
+  CLI::App* check = app.add_subcommand("check", kAboutCheck);
+  add_check(*check, check_options);
+  add_set(*check, check_options.overrides);
+  add_common(*check, common);
+  check->callback([&] { action = [&] { return check_command(check_options, common); }; });
+
+  BenchOptions bench_options;
+  CLI::App* bench = app.add_subcommand("bench", kAboutBench);
+  add_bench(*bench, bench_options);
+  add_set(*bench, bench_options.overrides);
+  add_common(*bench, common);
+  bench->callback([&] { action = [&] { return bench_command(bench_options, common); }; });
+
   CLI::App* devices = app.add_subcommand("devices", "Show what this program can run on here");
   add_common(*devices, common);
   devices->callback([&] { action = [&] { return devices_command(common); }; });
@@ -125,6 +217,9 @@ int main(int argc, char** argv) {
   } catch (const pc::Error& e) {
     std::cerr << "pc: " << e.what() << '\n';
     return static_cast<int>(e.status());
+  } catch (const std::bad_alloc&) {
+    std::cerr << "pc: out of memory: the network, its batch or its data is too large for this machine\n";
+    return static_cast<int>(pc::ExitStatus::failed);
   } catch (const std::exception& e) {
     std::cerr << "pc: unexpected: " << e.what() << '\n';
     return static_cast<int>(pc::ExitStatus::failed);

@@ -212,6 +212,7 @@ class Run {
 
 int run_command(const RunOptions& options, const Common& common) {
   const Config config = read_config(options.config, options.overrides);
+  require_data_task(config, "run");
   RunFolder folder(options.out.empty() ? std::filesystem::path("runs") / config.name : options.out, config,
                    options.start);
   // Whatever is wrong with the config, the device or the data is found before the folder is touched.

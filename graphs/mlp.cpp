@@ -1,4 +1,6 @@
-// mlp: a chain of fully connected layers, image -> hidden1 -> ... -> label; the last one is linear.
+// mlp: a chain of fully connected layers, image -> hidden1 -> ... -> label; the last one is linear. With `residual`,
+// all layers but the first and the last add their input to what they predict (as jpc's skip connections do), where it
+// has their width.
 #include "graphs/networks.h"
 
 namespace pc::graphs {
@@ -17,6 +19,7 @@ Description make(Settings& settings) {
   const double precision = settings.number("output_precision", 1.0);
   const std::string order = settings.text("order", "after");
   const OpSpec linear{&find_op("linear"), {{"bias", settings.flag("bias", true) ? 1.0 : 0.0}}};
+  const bool residual = settings.flag("residual", false);
   const std::string input = settings.text("input", "image"), target = settings.text("target", "label");
   PC_CHECK(widths.size() >= 2, "mlp", "widths needs at least an input and an output width");
   PC_CHECK(order == "after" || order == "before", "mlp",
@@ -35,6 +38,11 @@ Description make(Settings& settings) {
                            .to = graph.nodes[i].name,
                            .chain = layer(order, linear, activation, i == 1, i == last),
                            .place = settings.place()});
+    if (!residual || i == 1 || i == last || widths[i] != widths[i - 1]) continue;
+    graph.edges.push_back({.from = {graph.nodes[i - 1].name},
+                           .to = graph.nodes[i].name,
+                           .chain = {{&find_op("identity"), {}}},
+                           .place = settings.place()});
   }
   return graph;
 }
@@ -50,6 +58,7 @@ extern const Network mlp{.name = "mlp",
                              "output_precision: 1.0\n"
                              "order: after                # after: mu = f(W x + b); before: mu = W f(x) + b\n"
                              "bias: true\n"
+                             "residual: false             # true: identity edges between equal hidden nodes\n"
                              "input: image                # name of the first node\n"
                              "target: label               # name of the last node\n",
                          .make = make};

@@ -1,4 +1,5 @@
-// Small element-wise kernels: fill, copy, axpby, multiply, and the two that go between a row and a matrix.
+// Small element-wise kernels: fill, copy, axpby, multiply, lerp, scale_by, and the two that go between a row and a
+// matrix.
 #pragma once
 
 #include "kernels/kernel.h"
@@ -88,6 +89,31 @@ struct SumRowsArgs {
   [[nodiscard]] double flops() const { return static_cast<double>(x.count()); }
 };
 
+/// y = a + t (b - a): from a at t = 0 to b at t = 1. t is a float64 scalar; y may be a or b.
+struct LerpArgs {
+  View a, b, t, y;
+
+  void check() const {
+    check_alike("lerp", a, y);
+    check_alike("lerp", b, y);
+    check_scalar("lerp", t);
+  }
+  void touches(Touches& touched) const { touched.read(a).read(b).read_all(t).write(y); }
+  [[nodiscard]] double flops() const { return 3.0 * static_cast<double>(y.count()); }
+};
+
+/// y *= by, a float64 scalar.
+struct ScaleByArgs {
+  View y, by;
+
+  void check() const {
+    check_alike("scale_by", y, y);
+    check_scalar("scale_by", by);
+  }
+  void touches(Touches& t) const { t.read_all(by).write(y); }
+  [[nodiscard]] double flops() const { return static_cast<double>(y.count()); }
+};
+
 void fill_cpu(const FillArgs&, Share);
 void fill_cuda(const FillArgs&, CudaContext&);
 void copy_cpu(const CopyArgs&, Share);
@@ -100,6 +126,10 @@ void add_row_cpu(const AddRowArgs&, Share);
 void add_row_cuda(const AddRowArgs&, CudaContext&);
 void sum_rows_cpu(const SumRowsArgs&, Share);
 void sum_rows_cuda(const SumRowsArgs&, CudaContext&);
+void lerp_cpu(const LerpArgs&, Share);
+void lerp_cuda(const LerpArgs&, CudaContext&);
+void scale_by_cpu(const ScaleByArgs&, Share);
+void scale_by_cuda(const ScaleByArgs&, CudaContext&);
 
 inline constexpr Kernel<FillArgs> fill{"fill", fill_cpu, PC_CUDA(fill_cuda)};
 inline constexpr Kernel<CopyArgs> copy{"copy", copy_cpu, PC_CUDA(copy_cuda)};
@@ -107,5 +137,7 @@ inline constexpr Kernel<AxpbyArgs> axpby{"axpby", axpby_cpu, PC_CUDA(axpby_cuda)
 inline constexpr Kernel<MultiplyArgs> multiply{"multiply", multiply_cpu, PC_CUDA(multiply_cuda)};
 inline constexpr Kernel<AddRowArgs> add_row{"add_row", add_row_cpu, PC_CUDA(add_row_cuda)};
 inline constexpr Kernel<SumRowsArgs> sum_rows{"sum_rows", sum_rows_cpu, PC_CUDA(sum_rows_cuda)};
+inline constexpr Kernel<LerpArgs> lerp{"lerp", lerp_cpu, PC_CUDA(lerp_cuda)};
+inline constexpr Kernel<ScaleByArgs> scale_by{"scale_by", scale_by_cpu, PC_CUDA(scale_by_cuda)};
 
 }  // namespace pc::kernels

@@ -82,4 +82,25 @@ void sum_rows_cpu(const SumRowsArgs& s, Share share) {
   });
 }
 
+void lerp_cpu(const LerpArgs& l, Share share) {
+  with_float(l.y.dtype, [&]<class T>(T) {
+    const T t = T(*l.t.as<double>());
+    each_row(share, l.y.rows(), [&](std::int64_t row) {
+      const T *a = l.a.row<T>(row), *b = l.b.row<T>(row);
+      T* y = l.y.row<T>(row);
+      each_entry(l.y.cols(), [=](std::int64_t i) { y[i] = a[i] + t * (b[i] - a[i]); });
+    });
+  });
+}
+
+void scale_by_cpu(const ScaleByArgs& s, Share share) {
+  with_float(s.y.dtype, [&]<class T>(T) {
+    const T by = T(*s.by.as<double>());
+    each_row(share, s.y.rows(), [&](std::int64_t row) {
+      T* y = s.y.row<T>(row);
+      each_entry(s.y.cols(), [=](std::int64_t i) { y[i] *= by; });
+    });
+  });
+}
+
 }  // namespace pc::kernels

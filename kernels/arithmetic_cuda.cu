@@ -79,6 +79,23 @@ void sum_rows_typed(const SumRowsArgs& s, CudaContext& context) {
   PC_CUDA_CHECK(cudaGetLastError());
 }
 
+template <class T>
+void lerp_typed(const LerpArgs& l, CudaContext& context) {
+  const auto a = matrix<T>(l.a), b = matrix<T>(l.b), y = matrix<T>(l.y);
+  each_entry(l.y.rows(), l.y.cols(), context.stream, cu::OneScalar{l.t.as<double>()},
+             [=] __device__(double t, std::int64_t row, std::int64_t col) {
+               const T from = a(row, col);
+               y(row, col) = from + T(t) * (b(row, col) - from);
+             });
+}
+
+template <class T>
+void scale_by_typed(const ScaleByArgs& s, CudaContext& context) {
+  const auto y = matrix<T>(s.y);
+  each_entry(s.y.rows(), s.y.cols(), context.stream, cu::OneScalar{s.by.as<double>()},
+             [=] __device__(double by, std::int64_t row, std::int64_t col) { y(row, col) *= T(by); });
+}
+
 }  // namespace
 
 void fill_cuda(const FillArgs& a, CudaContext& context) {
@@ -98,6 +115,12 @@ void add_row_cuda(const AddRowArgs& a, CudaContext& context) {
 }
 void sum_rows_cuda(const SumRowsArgs& s, CudaContext& context) {
   with_float(s.x.dtype, [&]<class T>(T) { sum_rows_typed<T>(s, context); });
+}
+void lerp_cuda(const LerpArgs& l, CudaContext& context) {
+  with_float(l.y.dtype, [&]<class T>(T) { lerp_typed<T>(l, context); });
+}
+void scale_by_cuda(const ScaleByArgs& s, CudaContext& context) {
+  with_float(s.y.dtype, [&]<class T>(T) { scale_by_typed<T>(s, context); });
 }
 
 }  // namespace pc::kernels

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "kernels/arithmetic.h"
+#include "kernels/arrival.h"
+#include "kernels/batched_gemm.h"
 #include "kernels/energy.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
@@ -13,6 +16,8 @@
 #include "kernels/philox.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
+#include "kernels/runge_kutta.h"
+#include "kernels/settle.h"
 #include "kernels/softmax.h"
 #include "kernels/value_update.h"
 #include "kernels/weight_update.h"
@@ -49,6 +54,7 @@ class Maker {
       wide_ = wide;
       arithmetic();
       gemms();
+      batched_gemms();
       maps();
       energies();
       softmaxes();
@@ -57,6 +63,9 @@ class Maker {
       gathers();
       randoms();
       sums();
+      arrivals();
+      runge_kuttas();
+      settles();
     }
     wide_ = false;
     scalars();
@@ -106,6 +115,14 @@ class Maker {
             axpby(exec, {.x = in[0], .y = out[0], .a = 1.25, .b = b});
           });
     }
+    for (const double t : {0.0, 0.3, -1.5}) {
+      add("lerp", "t = " + std::to_string(t), {matrix(), matrix(), scalar(t)}, {matrix(Content::nan)},
+          [](const Exec& exec, const Views& in, const Views& out) {
+            lerp(exec, {.a = in[0], .b = in[1], .t = in[2], .y = out[0]});
+          });
+      add("scale_by", std::to_string(t), {scalar(t)}, {matrix()},
+          [](const Exec& exec, const Views& in, const Views& out) { scale_by(exec, {.y = out[0], .by = in[0]}); });
+    }
     for (const Write write : kWrites) {
       add("multiply", name_of_write(write), {matrix(), matrix()}, {matrix(before(write))},
           [write](const Exec& exec, const Views& in, const Views& out) {
@@ -146,6 +163,39 @@ class Maker {
                       .trans_b = Trans{tb},
                       .alpha = alpha,
                       .beta = beta});
+        });
+  }
+
+  void batched_gemms() {
+    const std::int64_t m = std::min<std::int64_t>(cols_, 5), n = std::min<std::int64_t>(cols_, 9);
+    const std::int64_t k = std::min<std::int64_t>(cols_, 67);
+    for (const auto& [alpha, beta] : {std::pair{1.0, 0.0}, {1.0, 1.0}, {0.5, -2.0}}) {
+      for (const bool ta : {false, true}) {
+        for (const bool tb : {false, true}) batched_gemm_case(m, n, k, ta, tb, alpha, beta);
+      }
+      batched_gemm_case(1, n, k, false, false, alpha, beta);
+      batched_gemm_case(m, 1, k, false, false, alpha, beta);
+      batched_gemm_case(m, n, 0, false, true, alpha, beta);
+    }
+  }
+
+  void batched_gemm_case(std::int64_t m, std::int64_t n, std::int64_t k, bool ta, bool tb, double alpha, double beta) {
+    const std::string variant = std::string(ta ? "t" : "n") + (tb ? "t" : "n") + ", " + std::to_string(m) + 'x' +
+                                std::to_string(k) + " times " + std::to_string(k) + 'x' + std::to_string(n) +
+                                ", alpha " + std::to_string(alpha) + ", beta " + std::to_string(beta);
+    add("batched_gemm", variant, {matrix(rows_, m * k), matrix(rows_, k * n)},
+        {matrix(rows_, m * n, beta == 0 ? Content::nan : Content::normal)},
+        [=](const Exec& exec, const Views& in, const Views& out) {
+          batched_gemm(exec, {.a = in[0],
+                              .b = in[1],
+                              .c = out[0],
+                              .m = m,
+                              .n = n,
+                              .k = k,
+                              .trans_a = Trans{ta},
+                              .trans_b = Trans{tb},
+                              .alpha = alpha,
+                              .beta = beta});
         });
   }
 
@@ -394,6 +444,111 @@ class Maker {
     }
   }
 
+  /// h -> g and back (a cycle), g -> g by an identity, h -> y; a constant part on h.
+  void settles() {
+    const std::int64_t n = std::min<std::int64_t>(cols_, 96), m = 5;
+    for (const Activation f : {Activation::tanh, Activation::gelu, Activation::leaky_relu}) {
+      add("settle", std::string("f ") + std::to_string(static_cast<int>(f)),
+          {matrix(rows_, n), matrix(rows_, m), packed(n, n), packed(1, n), packed(m, n), packed(n, n)},
+          {matrix(rows_, n), matrix(rows_, n)}, [=](const Exec& exec, const Views& in, const Views& out) {
+            SettleArgs args{.steps = 3, .rate = 0.05, .momentum = 0.5};
+            args.nodes.add({out[0], true});
+            args.nodes.add({out[1], true});
+            args.nodes.add({in[1], false});
+            args.predictions.add({.node = 0, .base = in[0], .base_map = f, .base_leak = 0.1, .precision = 0.7});
+            args.predictions.add({.node = 1});
+            args.predictions.add({.node = 2, .precision = 2});
+            const double small = 1 / std::sqrt(double(n));
+            args.edges.add(
+                {.source = 0, .prediction = 1, .w = in[2], .b = in[3], .gain = small, .after = f, .leak = 0.1});
+            args.edges.add({.source = 1, .prediction = 1});
+            args.edges.add({.source = 0, .prediction = 2, .w = in[4], .gain = small, .before = f, .leak = 0.1});
+            args.edges.add({.source = 1, .prediction = 0, .w = in[5], .gain = small});
+            settle(exec, args);
+          });
+    }
+  }
+
+  [[nodiscard]] CaseView packed(std::int64_t rows, std::int64_t cols) const {
+    return {.shape = {rows, cols}, .dtype = dtype_};
+  }
+
+  void arrivals() {
+    CaseView nothing = matrix(Content::constant);
+    nothing.value = 0;
+    for (const CaseView& delta : {matrix(), matrix(Content::coarse), nothing}) {
+      add("first_arrival", "delta of kind " + std::to_string(static_cast<int>(delta.content)), {delta},
+          {per_row(Content::mask), matrix(Content::nan)}, [](const Exec& exec, const Views& in, const Views& out) {
+            first_arrival(exec, {.delta = in[0], .fired = out[0], .gated = out[1]});
+          });
+    }
+  }
+
+  /// The views of a stage: from, h, x or the slopes' mask, and the slopes come last.
+  struct Stage {
+    const char* name;
+    int count, free;  // free as in Pull
+    bool h;
+  };
+  static constexpr Stage kStages[] = {{"one slope", 1, 0, false},
+                                      {"two, h", 2, 0, true},
+                                      {"three, h, row mask", 3, 1, true},
+                                      {"four, mask", 4, 2, false}};
+
+  void runge_kuttas() {
+    constexpr std::array<double, kMaxSlopes> kFactors = {0.5, -0.25, 1.5, 0.125};
+    for (const Stage& stage : kStages) {
+      const auto count = static_cast<std::size_t>(stage.count);
+      // in: from, [h], [free], slopes
+      std::vector<CaseView> in = {matrix()};
+      if (stage.h) in.push_back(scalar(0.3));
+      if (stage.free == 1) in.push_back({.shape = {1, cols_}, .dtype = dtype_, .content = Content::mask});
+      if (stage.free == 2) in.push_back(matrix(Content::mask));
+      in.insert(in.end(), count, matrix());
+      const auto slopes = [=](const Views& i, const View& x) {
+        std::size_t next = 1;
+        Slopes s{.x = x, .from = i[0], .k = {}, .count = stage.count};
+        if (stage.h) s.h = i[next++];
+        if (stage.free != 0) s.free = i[next++];
+        for (std::size_t j = 0; j < count; ++j) s.k[j] = i[next++];
+        return s;
+      };
+      add("rk_stage", stage.name, in, {matrix(stage.free == 0 ? Content::nan : Content::normal)},
+          [=](const Exec& exec, const Views& i, const Views& o) {
+            const Slopes s = slopes(i, o[0]);
+            rk_stage(exec, {.x = s.x,
+                            .from = s.from,
+                            .k = s.k,
+                            .a = kFactors,
+                            .count = s.count,
+                            .h = s.h,
+                            .step = 0.7,
+                            .free = s.free});
+          });
+      in.push_back(matrix());
+      add("rk_error", stage.name, in, {per_row()}, [=](const Exec& exec, const Views& i, const Views& o) {
+        const Slopes s = slopes(i, i.back());
+        rk_error(exec, {.x = s.x,
+                        .from = s.from,
+                        .k = s.k,
+                        .e = kFactors,
+                        .count = s.count,
+                        .h = s.h,
+                        .step = 0.7,
+                        .absolute = 0.5,
+                        .relative = 0.25,
+                        .worst = o[0],
+                        .free = s.free});
+      });
+    }
+    for (const double flag : {0.0, 1.0}) {
+      add("choose", flag != 0 ? "yes" : "no", {matrix(), matrix(), scalar(flag)}, {matrix(Content::nan)},
+          [](const Exec& exec, const Views& in, const Views& out) {
+            choose(exec, {.yes = in[0], .no = in[1], .y = out[0], .flag = in[2]});
+          });
+    }
+  }
+
   void scalars() {
     const CaseView unread = scalar(std::numeric_limits<double>::quiet_NaN());
     for (const double square_norm : {0.0, 0.5, 9.0}) {
@@ -417,6 +572,29 @@ class Maker {
                           .total = 100});
             });
       }
+    }
+    for (const bool alternate : {false, true}) {
+      for (const double counter : {1.0, 2.0, 10.0, 101.0}) {
+        add("nudge_strength", "batch " + std::to_string(counter) + (alternate ? ", alternating" : ""),
+            {scalar(counter)}, {unread, unread}, [alternate](const Exec& exec, const Views& in, const Views& out) {
+              nudge_strength(exec, {.counter = in[0],
+                                    .beta = out[0],
+                                    .inverse = out[1],
+                                    .base = -0.1,
+                                    .growth = 0.07,
+                                    .limit = 0.9,
+                                    .per_epoch = 3,
+                                    .alternate = alternate});
+            });
+      }
+    }
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    for (const double error : {0.0, 1e-300, 0.5, 1.0, 7.0, kInfinity, std::numeric_limits<double>::quiet_NaN()}) {
+      add("step_control", "error " + std::to_string(error), {scalar(error)}, {scalar(0.1), unread, scalar(2)},
+          [](const Exec& exec, const Views& in, const Views& out) {
+            step_control(exec,
+                         {.error = in[0], .h = out[0], .accepted = out[1], .time = out[2], .order = 3, .most = 0.4});
+          });
     }
   }
 
@@ -483,8 +661,10 @@ std::span<const std::string_view> all_kernel_names() {
   static constexpr std::string_view kNames[] = {
       fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, map.name,
       map_pullback.name, gaussian_error.name, softmax_error.name, bernoulli_error.name, map_error.name, softmax.name,
-      softmax_pullback.name, value_sgd.name, value_adam.name, weight_sgd.name, weight_adam.name, gather.name,
-      one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name};
+      settle.name, softmax_pullback.name, value_sgd.name, value_adam.name, weight_sgd.name, weight_adam.name, gather.name,
+      one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,
+      nudge_strength.name, lerp.name, scale_by.name, first_arrival.name, rk_stage.name, rk_error.name,
+      step_control.name, choose.name, batched_gemm.name};
   // clang-format on
   return kNames;
 }

@@ -65,15 +65,23 @@ void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t by
 
 struct CudaContext {
   static constexpr int kPartials = 1024;
+  static constexpr std::size_t kSlots = 8;
 
   /// Makes `device_index` the calling thread's device.
   explicit CudaContext(int device_index);
 
+  /// Calls that may run at the same time get scratch memory of different slots.
+  void use_slot(std::size_t slot);
+  [[nodiscard]] double* partials() const { return static_cast<double*>(partials_memory.get()) + slot_ * kPartials; }
+
   int device;
   cu::Stream stream;  // non-blocking: it does not wait for the default stream
   cu::Memory blas_workspace;
-  cu::Memory partials;  // kPartials doubles, for reductions in two stages
-  cu::Blas blas;        // last, so that it goes before the stream and the workspace that it uses
+  cu::Memory partials_memory;  // kPartials doubles a slot, for reductions in two stages
+  cu::Blas blas;               // last, so that it goes before the stream and the workspace that it uses
+
+ private:
+  std::size_t slot_ = 0;
 };
 
 }  // namespace pc

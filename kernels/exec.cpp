@@ -11,6 +11,7 @@
 #include <thread>
 
 #if defined(PC_WITH_CUDA)
+#include "kernels/capture.h"
 #include "kernels/cuda_context.h"
 #else
 
@@ -28,6 +29,10 @@ std::vector<DeviceInfo> devices(std::string* why_none) {
 void* allocate(std::size_t) { fail("exec", "this build has no CUDA kernels; configure with -DPC_CUDA=ON"); }
 void release(void*) noexcept {}
 void copy_bytes(CudaContext&, void*, const void*, std::size_t) { allocate(0); }
+std::shared_ptr<void> capture(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {
+  return {};
+}
+void launch(CudaContext&, void*) { allocate(0); }
 }  // namespace
 }  // namespace cu
 }  // namespace pc
@@ -135,5 +140,12 @@ void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, 
   PC_CHECK(exec.cuda != nullptr, "copy_bytes", "a copy to or from a GPU needs that GPU's ExecContext");
   cu::copy_bytes(*exec.cuda, to, from, bytes);
 }
+
+std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,
+                              const std::vector<std::vector<std::size_t>>& dependencies) {
+  return cu::capture(*exec.cuda, calls, dependencies);
+}
+
+void launch(const Exec& exec, void* graph) { cu::launch(*exec.cuda, graph); }
 
 }  // namespace pc

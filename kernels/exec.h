@@ -45,4 +45,9 @@ void release(Device device, void* memory) noexcept;
 /// Copies `bytes` between any two devices; waits until done.
 void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
 
+/// A graph of recorded calls on a CUDA device, for Program: see kernels/capture.h.
+std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,
+                              const std::vector<std::vector<std::size_t>>& dependencies);
+void launch(const Exec& exec, void* graph);
+
 }  // namespace pc

@@ -95,17 +95,22 @@ CudaContext::CudaContext(int device_index) : device(device_index) {
   cudaStream_t new_stream = nullptr;
   PC_CUDA_CHECK(cudaStreamCreateWithFlags(&new_stream, cudaStreamNonBlocking));
   stream = cu::Stream(new_stream);
-  blas_workspace = cu::Memory(cu::allocate(cu::kBlasWorkspace));
-  partials = cu::Memory(cu::allocate(kPartials * sizeof(double)));
+  blas_workspace = cu::Memory(cu::allocate(kSlots * cu::kBlasWorkspace));
+  partials_memory = cu::Memory(cu::allocate(kSlots * kPartials * sizeof(double)));
   cublasHandle_t new_blas = nullptr;
   PC_CUBLAS_CHECK(cublasCreate(&new_blas));
   blas = cu::Blas(new_blas);
   PC_CUBLAS_CHECK(cublasSetStream(blas, stream));
-  // After the stream, which would reset it.
-  PC_CUBLAS_CHECK(cublasSetWorkspace(blas, blas_workspace, cu::kBlasWorkspace));
+  use_slot(0);  // after the stream, which would reset the workspace
   // float32 products in float32: tensor cores with fewer bits (TF32) have to be asked for, and are not.
   PC_CUBLAS_CHECK(cublasSetMathMode(blas, CUBLAS_DEFAULT_MATH));
   PC_CUBLAS_CHECK(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED));
+}
+
+void CudaContext::use_slot(std::size_t slot) {
+  slot_ = slot;
+  PC_CUBLAS_CHECK(cublasSetWorkspace(blas, static_cast<std::byte*>(blas_workspace.get()) + slot * cu::kBlasWorkspace,
+                                     cu::kBlasWorkspace));
 }
 
 }  // namespace pc

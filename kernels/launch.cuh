@@ -46,6 +46,15 @@ struct NoScalars {
   __device__ Values operator()() const { return {}; }
 };
 
+/// One number from the device, times another that the host knows; without the first, that one alone.
+struct OneScalar {
+  const double* at;
+  double times = 1;
+
+  using Values = double;
+  __device__ Values operator()() const { return at == nullptr ? times : times * *at; }
+};
+
 template <class Body>
 struct IgnoreScalars {
   Body body;

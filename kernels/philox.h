@@ -10,7 +10,16 @@
 namespace pc {
 
 /// What a random stream is for. The number is part of the key: never reuse or renumber.
-enum class Purpose : std::uint32_t { weights = 1, shuffle = 2, values = 3, noise = 4, split = 6, test = 7, masks = 8 };
+enum class Purpose : std::uint32_t {
+  weights = 1,
+  shuffle = 2,
+  values = 3,
+  noise = 4,
+  split = 6,
+  test = 7,
+  masks = 8,
+  check = 9
+};
 
 namespace philox {
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 
+#include "kernels/exec.h"
 #include "kernels/team.h"
 
 namespace pc {
@@ -78,16 +80,54 @@ double Program::bytes() const {
   return sum;
 }
 
-void Program::run(const Exec& exec, int threads) const {
-  if (exec.device == Device::cuda) {
-    for (const Call& call : calls_) call.cuda(*exec.cuda);
-    return;
+std::vector<std::vector<std::size_t>> Program::dependencies(int times) const {
+  const std::size_t n = calls_.size(), total = n * static_cast<std::size_t>(times);
+  const std::size_t words = (total + 63) / 64;
+  std::vector<std::vector<std::size_t>> direct(total);
+  std::vector<std::uint64_t> before(total * words, 0);  // for each call a bit for everything that comes before it
+  const auto depends = [&](const Call& later, const Call& earlier) {
+    for (const Touch& a : later.touches) {
+      for (const Touch& b : earlier.touches) {
+        if ((a.write || b.write) && overlap(a.view, b.view)) return true;
+      }
+    }
+    return false;
+  };
+  for (std::size_t j = 0; j < total; ++j) {
+    std::uint64_t* mine = &before[j * words];
+    for (std::size_t i = j; i-- > 0;) {
+      if ((mine[i / 64] >> (i % 64) & 1) != 0 || !depends(calls_[j % n], calls_[i % n])) continue;
+      direct[j].push_back(i);
+      const std::uint64_t* theirs = &before[i * words];
+      for (std::size_t w = 0; w < words; ++w) mine[w] |= theirs[w];
+      mine[i / 64] |= std::uint64_t{1} << (i % 64);
+    }
   }
+  return direct;
+}
+
+void Program::run_on_device(const Exec& exec, int times) const {
+  if (!ran_) {  // libraries load and choose their kernels now, not while a graph is being captured
+    ran_ = true;
+    for (const Call& call : calls_) call.cuda(*exec.cuda);
+    if (--times == 0) return;
+  }
+  std::shared_ptr<void>& graph = graphs_[times];
+  if (graph == nullptr) graph = capture(exec, calls_, dependencies(times));
+  launch(exec, graph.get());
+}
+
+void Program::run(const Exec& exec, int threads, int times) const {
+  if (calls_.empty()) return;
+  if (exec.device == Device::cuda) return run_on_device(exec, times);
   Barrier barrier;
   team().run(threads, [&](Share share) {
-    for (std::size_t i = 0; i < calls_.size(); ++i) {
-      if (barrier_[i]) barrier.wait(share.count);
-      calls_[i].cpu(share);
+    for (int time = 0; time < times; ++time) {
+      if (time > 0) barrier.wait(share.count);
+      for (std::size_t i = 0; i < calls_.size(); ++i) {
+        if (barrier_[i]) barrier.wait(share.count);
+        calls_[i].cpu(share);
+      }
     }
   });
 }

@@ -1,6 +1,8 @@
 // A program: a flat list of recorded calls, run many times.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -9,7 +11,8 @@
 namespace pc {
 
 /// Records calls and runs them again and again. On the CPU a team of threads runs the whole list: each thread does its
-/// share of the rows of every call, and threads wait for each other only where one reads what another wrote.
+/// share of the rows of every call, and threads wait for each other only where one reads what another wrote. On CUDA
+/// the calls become a graph: each waits for those alone that it depends on, and the host does nothing in between.
 class Program final : public Recorder {
  public:
   void record(Call call) override;
@@ -22,16 +25,24 @@ class Program final : public Recorder {
   [[nodiscard]] double flops() const;
   [[nodiscard]] double bytes() const;
 
-  /// Runs every call in order. `threads` matters on the CPU only.
-  void run(const Exec& exec, int threads) const;
+  /// Runs every call in order, and all of that `times` times. `threads` matters on the CPU only. On CUDA it returns
+  /// when the work is queued; the first run launches call by call, later ones as a graph.
+  void run(const Exec& exec, int threads, int times = 1) const;
+
+  /// For each call of `times` runs in a row, the earlier ones that must be done before it: those that write what it
+  /// touches, or touch what it writes. Left out are those that follow from others.
+  [[nodiscard]] std::vector<std::vector<std::size_t>> dependencies(int times = 1) const;
 
  private:
   [[nodiscard]] bool conflicts(const Call& call) const;
+  void run_on_device(const Exec& exec, int times) const;
 
   std::vector<Call> calls_;
   std::vector<bool> barrier_;
   std::vector<Touch> since_barrier_;
   std::string_view part_;
+  mutable bool ran_ = false;
+  mutable std::map<int, std::shared_ptr<void>> graphs_;  // by times
 };
 
 }  // namespace pc

@@ -80,6 +80,26 @@ struct RateArgs {
   [[nodiscard]] double flops() const { return 1; }
 };
 
+/// How strongly a target is nudged in this batch, the counter-th: beta and its inverse; scalars.
+///   |beta| = min(limit, |base| + growth floor(n / per_epoch)),  n = counter - 1 batches done before.
+/// beta has the sign of base, and with `alternate` the other one in every second batch: targets that are pulled at and
+/// pushed away by turns (Pinchetti et al. 2025).
+struct NudgeStrengthArgs {
+  View counter, beta, inverse;
+  double base = 1, growth = 0, limit = 1, per_epoch = 1;
+  bool alternate = false;
+
+  void check() const {
+    check_scalar("nudge_strength", counter);
+    check_scalar("nudge_strength", beta);
+    check_scalar("nudge_strength", inverse);
+    PC_CHECK(base != 0 && growth >= 0 && limit > 0 && per_epoch > 0, "nudge_strength",
+             "beta must never be 0: base cannot be 0, growth not below 0, limit and per_epoch must be above 0");
+  }
+  void touches(Touches& t) const { t.read_all(counter).write_all(beta).write_all(inverse); }
+  [[nodiscard]] double flops() const { return 1; }
+};
+
 void sum_cpu(const SumArgs&, Share);
 void sum_cuda(const SumArgs&, CudaContext&);
 void largest_cpu(const LargestArgs&, Share);
@@ -90,11 +110,15 @@ void tick_cpu(const TickArgs&, Share);
 void tick_cuda(const TickArgs&, CudaContext&);
 void rate_cpu(const RateArgs&, Share);
 void rate_cuda(const RateArgs&, CudaContext&);
+void nudge_strength_cpu(const NudgeStrengthArgs&, Share);
+void nudge_strength_cuda(const NudgeStrengthArgs&, CudaContext&);
 
 inline constexpr Kernel<SumArgs> sum{"sum", sum_cpu, PC_CUDA(sum_cuda)};
 inline constexpr Kernel<LargestArgs> largest{"largest", largest_cpu, PC_CUDA(largest_cuda)};
 inline constexpr Kernel<ClipArgs> clip{"clip", clip_cpu, PC_CUDA(clip_cuda)};
 inline constexpr Kernel<TickArgs> tick{"tick", tick_cpu, PC_CUDA(tick_cuda)};
 inline constexpr Kernel<RateArgs> rate{"rate", rate_cpu, PC_CUDA(rate_cuda)};
+inline constexpr Kernel<NudgeStrengthArgs> nudge_strength{"nudge_strength", nudge_strength_cpu,
+                                                          PC_CUDA(nudge_strength_cuda)};
 
 }  // namespace pc::kernels

@@ -51,4 +51,11 @@ void rate_cpu(const RateArgs& r, Share share) {
   *r.rate.as<double>() = rate_after(r.kind, *r.step.as<double>() - 1, r.base, r.floor, r.warmup, r.total);
 }
 
+void nudge_strength_cpu(const NudgeStrengthArgs& n, Share share) {
+  if (!share.first()) return;
+  const double beta = nudge_after(*n.counter.as<double>() - 1, n.base, n.growth, n.limit, n.per_epoch, n.alternate);
+  *n.beta.as<double>() = beta;
+  *n.inverse.as<double>() = 1 / beta;
+}
+
 }  // namespace pc::kernels

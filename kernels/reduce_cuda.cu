@@ -27,7 +27,7 @@ void sum_typed(const SumArgs& s, CudaContext& context) {
   const std::int64_t length = (n + parts - 1) / parts;
   const Flat<T> in(s.in);
   double* out = s.out.as<double>();
-  double* partials = static_cast<double*>(context.partials.get());
+  double* partials = context.partials();
   const cu::Sum last{.scale = s.scale, .add = s.write == Write::add};
   const bool squares = s.squares;
   cu::fold_rows(parts, length, context.stream, parts == 1 ? out : partials, parts == 1 ? last : cu::Sum{},
@@ -73,6 +73,17 @@ void rate_cuda(const RateArgs& r, CudaContext& context) {
   cu::each_index(1, context.stream,
                  [=, kind = r.kind, base = r.base, floor = r.floor, warmup = r.warmup, total = r.total] __device__(
                      std::int64_t) { *rate = rate_after(kind, *step - 1, base, floor, warmup, total); });
+}
+
+void nudge_strength_cuda(const NudgeStrengthArgs& n, CudaContext& context) {
+  const double* counter = n.counter.as<double>();
+  double *beta = n.beta.as<double>(), *inverse = n.inverse.as<double>();
+  cu::each_index(1, context.stream,
+                 [=, base = n.base, growth = n.growth, limit = n.limit, per_epoch = n.per_epoch,
+                  alternate = n.alternate] __device__(std::int64_t) {
+                   *beta = nudge_after(*counter - 1, base, growth, limit, per_epoch, alternate);
+                   *inverse = 1 / *beta;
+                 });
 }
 
 }  // namespace pc::kernels

@@ -38,15 +38,17 @@ struct ValueSgdArgs {
   ValueGradient g;
   View velocity = {};
   double rate = 0.1, momentum = 0;
+  View bound = {};  // float64 scalar that multiplies the rate; empty: 1
 
   void check() const {
     g.check();
     PC_CHECK(momentum == 0 || !velocity.empty(), "value_sgd", "momentum needs a velocity");
     if (!velocity.empty()) check_alike("value_sgd", g.x, velocity);
+    if (!bound.empty()) check_scalar("value_sgd", bound);
   }
   void touches(Touches& t) const {
     g.touches(t);
-    t.write(velocity);
+    t.write(velocity).read_all(bound);
   }
   [[nodiscard]] double flops() const { return 4.0 * static_cast<double>(g.x.count()); }
 };

@@ -42,7 +42,8 @@ void each_gradient(const ValueGradient& v, std::int64_t row, Body&& body) {
 
 void value_sgd_cpu(const ValueSgdArgs& a, Share share) {
   with_float(a.g.x.dtype, [&]<class T>(T) {
-    const T rate = T(a.rate), momentum = T(a.momentum);
+    const double bound = a.bound.empty() ? 1.0 : *a.bound.as<double>();
+    const T rate = T(a.rate * bound), momentum = T(a.momentum);
     each_row(share, a.g.x.rows(), [&](std::int64_t row) {
       T* x = a.g.x.row<T>(row);
       if (a.velocity.empty()) {

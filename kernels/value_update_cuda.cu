@@ -26,14 +26,16 @@ template <class T>
 void value_sgd_typed(const ValueSgdArgs& a, CudaContext& context) {
   const Gradient<T> gradient(a.g);
   const auto x = matrix<T>(a.g.x), velocity = matrix<T>(a.velocity);
-  const T rate = T(a.rate), momentum = T(a.momentum);
+  const T momentum = T(a.momentum);
+  const double plain_rate = a.rate;
+  const double* bound = a.bound.as<double>();
   cu::fold_rows(a.g.x.rows(), a.g.x.cols(), context.stream, a.g.steepest.as<double>(), cu::Largest{},
                 [=] __device__(std::int64_t row, std::int64_t col) -> double {
                   if (!gradient.moves(row, col)) return 0;
                   const T g = gradient(row, col);
                   T step = g;
                   if (velocity) step = velocity(row, col) = momentum * velocity(row, col) + g;
-                  x(row, col) -= rate * step;
+                  x(row, col) -= T(plain_rate * (bound != nullptr ? *bound : 1.0)) * step;
                   return std::abs(double(g));
                 });
 }

@@ -76,6 +76,13 @@ std::vector<double> Arena::read(const View& view) const {
   });
 }
 
+double Arena::read_scalar(const View& view) const {
+  PC_CHECK(view.count() == 1 && view.dtype == DType::f64, "arena", "a view of ", view.shape.text(), " is no scalar");
+  double value = 0;
+  download(view, &value);
+  return value;
+}
+
 void Arena::write(const View& view, const std::vector<double>& values) const {
   PC_CHECK(static_cast<std::int64_t>(values.size()) == view.count(), "arena", "a view of ", view.shape.text(),
            " cannot take ", values.size(), " values");

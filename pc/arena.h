@@ -33,6 +33,8 @@ class Arena {
   void download(const View& from, void* to) const;
   /// Any floating-point view as float64, packed.
   [[nodiscard]] std::vector<double> read(const View& view) const;
+  /// A float64 scalar; allocates nothing.
+  [[nodiscard]] double read_scalar(const View& view) const;
   void write(const View& view, const std::vector<double>& values) const;
   void zero(const View& view) const;
 

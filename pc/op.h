@@ -30,6 +30,11 @@ struct OpSite {
   std::span<const Shape> sources;
   const Attrs& attrs;
   std::optional<Shape> wanted;  // the shape that must come out, where the graph says so
+
+  /// For operators whose entries are what matters: the wanted shape where it has as many entries, else this one.
+  [[nodiscard]] Shape as_wanted(const Shape& shape) const {
+    return wanted.has_value() && wanted->count() == shape.count() ? *wanted : shape;
+  }
 };
 
 enum class ParamRole : std::uint8_t { weight, bias };
@@ -73,6 +78,10 @@ struct Op {
 
   /// For activations: which one, so that a plan may fuse it with the error that follows.
   std::optional<scalar::Activation> activation = std::nullopt;
+
+  /// The largest factor by which the operator can stretch a change of one source, in the 2-norm of a sample, weights
+  /// aside (for linear: |gain|). Null: no bound exists.
+  double (*lipschitz)(const Attrs&) = nullptr;
 
   std::vector<OpExample> (*examples)() = nullptr;
 };

@@ -3,6 +3,7 @@
 // zero is not computed at all, and nothing is pulled back into a clamped node.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -16,21 +17,23 @@
 
 namespace pc {
 
-/// Fixes a node. Whole: its value buffer ("x") holds what it is fixed to. Masked: its "data" buffer holds the values
-/// and its "clamped" buffer is not zero where they hold; the other entries are free.
-struct Clamp {
-  NodeId node = 0;
-  bool masked = false;
+/// How a relaxation runs. The numbers agree to rounding.
+enum class Regime : std::uint8_t {
+  automatic,  // whichever should be faster
+  library,    // call by call, products by the library
+  sliced      // all steps in one kernel, a few samples a block: small graphs of dense edges (kernels/settle.h)
 };
 
 struct PlanSpec {
   const Schedule* schedule = nullptr;
-  RelaxSpec relax;
+  ScheduleSettings settings;
+  RelaxSpec relax;  // exact schedules replace it by their own
   std::vector<Clamp> clamps;
   std::int64_t batch = 1;
-  bool gradients = false;             // leave -dF/dw in the gradient buffers
-  std::optional<LearnSpec> learn;     // and update the weights with them
-  bool optimize = true;               // false: skip nothing, fuse nothing; the same numbers
+  bool gradients = false;          // leave -dF/dw in the gradient buffers
+  std::optional<LearnSpec> learn;  // and update the weights with them
+  bool optimize = true;            // false: skip nothing, fuse nothing; the same numbers
+  Regime regime = Regime::automatic;
   bool energies = true;               // add up the energy of each prediction, at the start and at the end
   bool trace = false;                 // add up the energy after each step too
   std::string draws = "clock/draws";  // the scalar that counts random starts, and so says which numbers come next
@@ -41,6 +44,9 @@ struct PlanSpec {
   std::vector<NodeId> observed;  // nodes whose "mu" buffer the measures read
 };
 
+/// The spec with an exact schedule's own start, steps and rate in the place of RelaxSpec.
+PlanSpec own_pace(PlanSpec spec, const Graph& graph);
+
 /// Scalars in which energies, summed over samples, add up until somebody zeroes them.
 std::string energy_start_name(const Graph& graph, PredictionId id);
 std::string energy_end_name(const Graph& graph, PredictionId id);
@@ -48,29 +54,41 @@ std::string trace_name(int step);
 
 class Plan {
  public:
-  /// What ended a relaxation.
+  /// What ended the relaxations.
   struct Outcome {
-    int steps = 0;
-    bool converged = false;  // by the stop rule; with FixedSteps always false
+    int steps = 0;           // of all relaxations
+    bool converged = false;  // each by the stop rule; with FixedSteps always false
   };
 
   Plan(Network& network, const PlanSpec& spec);
 
-  /// One training step (or one settling, without learning). Waits for the device only if the stop rule must look.
-  Outcome run(int threads) const;
+  /// One training step (or one settling, without learning), or `times` of them in a row. Waits for the device only if
+  /// the stop rule must look.
+  Outcome run(int threads, int times = 1) const;
 
   /// The calls in order; with a stop rule, the repeated step stands once.
   [[nodiscard]] std::vector<const Program*> programs() const;
   [[nodiscard]] double flops() const;
+  /// What was chosen; never `automatic`.
+  [[nodiscard]] Regime regime() const { return regime_; }
 
  private:
   friend class PlanBuilder;
+
+  /// One relaxation. Steps that cannot be told apart stand once, as the last of `steps`, and repeat.
+  struct Phase {
+    Program start;  // and, where steps are few and their number is fixed, all of them
+    std::vector<Program> steps;
+  };
+  [[nodiscard]] bool relax(const Phase& phase, int threads, int& steps) const;
+
   Network* network_;
-  int max_steps_ = 0;
+  int max_steps_ = 0;  // of one relaxation
+  int relaxations_ = 1;
   int first_look_ = 0;  // the first step after which the stop rule is asked
   StopRule stop_;
-  Program start_;               // with FixedSteps: everything
-  std::vector<Program> steps_;  // with a stop rule: the last one repeats
+  Regime regime_ = Regime::library;
+  std::vector<Phase> phases_;
   Program finish_;
   View progress_;  // energy, or steepest gradient, of the last step
 };

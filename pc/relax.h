@@ -1,4 +1,4 @@
-// Relaxation, as three separate choices: where values start, how they step, when they stop.
+// Relaxation, as separate choices: where values start, how they step, in what order, when they stop.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +21,28 @@ struct ValueInit {
 /// Gradient descent with heavy-ball momentum.
 struct ValueSgd {
   double rate = 0.1, momentum = 0;
+  bool automatic = false;  // multiply the rate by the bound that step_bound.h finds: 1 / largest curvature
 };
 
 struct ValueAdam {
   double rate = 0.01, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
 };
 
-using Stepper = std::variant<ValueSgd, ValueAdam>;
+/// The gradient flow dx/dt = -dF/dx by an explicit Runge-Kutta method.
+struct ValueFlow {
+  enum class Method : std::uint8_t {
+    euler,
+    heun,     // order 2
+    rk4,      // the classical one, order 4
+    adaptive  // Bogacki & Shampine 1989, orders 3 and 2: a step that errs too much is taken again, shorter
+  };
+  Method method = Method::heun;
+  double rate = 0.1;                        // the time of one step; adaptive: of the first
+  double absolute = 1e-3, relative = 1e-3;  // adaptive: errors that a step may make
+  double most = 10;                         // adaptive: the longest step
+};
+
+using Stepper = std::variant<ValueSgd, ValueAdam, ValueFlow>;
 
 /// After `steps` steps, always.
 struct FixedSteps {};
@@ -45,11 +60,31 @@ struct GradientNorm {
 
 using StopRule = std::variant<FixedSteps, EnergyPlateau, GradientNorm>;
 
+/// Precisions that change along the relaxation (Qi et al. 2025, "Training Deep Predictive Coding Networks"): what the
+/// errors of a node of level d (levels_to_loss) are multiplied by at step t. Learning uses the node's own precision.
+struct PrecisionSchedule {
+  enum class Kind : std::uint8_t {
+    constant,
+    spiking,  // 1 at t = d, else `floor`
+    decaying  // 0 before t = d, then exp(-decay (t - d))
+  };
+  Kind kind = Kind::constant;
+  double floor = 1e-3, decay = 1;
+};
+
+enum class Sweep : std::uint8_t {
+  synchronous,  // all values move from one snapshot
+  even_odd      // nodes of even level first, then those of odd level from what that made
+};
+
 struct RelaxSpec {
   int steps = 8;  // at most, whatever the rule
   Stepper stepper = ValueSgd{};
   ValueInit init;
   StopRule stop = FixedSteps{};
+  Sweep sweep = Sweep::synchronous;
+  PrecisionSchedule precision;
+  bool forward_update = false;  // learn from the settled values and the inputs of the start (Qi et al. 2025)
 };
 
 }  // namespace pc

@@ -22,13 +22,15 @@ class Trainer {
   /// `spec.batch` is ignored: plans are made when a batch size first comes.
   Trainer(Network& network, PlanSpec spec, int threads);
 
-  Plan::Outcome step(std::int64_t batch) { return plan(batch).run(threads_); }
+  Plan::Outcome step(std::int64_t batch, int times = 1) { return plan(batch).run(threads_, times); }
   const Plan& plan(std::int64_t batch);
 
   [[nodiscard]] EnergySums energies() const;
   void reset_energies();
-  /// Throws when the energies added up since the last reset are not finite, or grew by more than `growth` while they
-  /// should have fallen: it names the prediction and what to change. `where` tells the place in the run.
+  /// Whether the energies added up since the last reset are finite, and did not grow by more than `growth` while they
+  /// should have fallen. Allocates nothing: it is asked after every batch.
+  [[nodiscard]] bool sound(double growth) const;
+  /// Throws when they are not: it names the prediction and what to change. `where` tells the place in the run.
   void check_energies(const std::string& where, double growth) const;
   /// Throws when weights are not finite or absurdly large: what an update did shows in the energies only after the next
   /// batch.
@@ -39,6 +41,7 @@ class Trainer {
   PlanSpec spec_;
   int threads_;
   std::map<std::int64_t, std::unique_ptr<Plan>> plans_;
+  std::vector<View> starts_, ends_;  // of the energies, by prediction
 };
 
 }  // namespace pc

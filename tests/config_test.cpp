@@ -49,9 +49,9 @@ TEST_CASE("every file in configs/ loads and its graph fits together") {
     CAPTURE(entry.path().string());
     const Config config = read_config(entry.path(), {});
     const pc::Graph graph(config.graph.nodes, config.graph.edges);
-    CHECK_NOTHROW(pc::check_schedule(*config.relax.schedule, graph));
-    CHECK(graph.find(config.classify.input) >= 0);
-    CHECK(graph.find(config.classify.target) >= 0);
+    std::vector<pc::Clamp> clamps;
+    for (const std::string& name : clamped_names(config)) clamps.push_back({graph.find(name)});
+    CHECK_NOTHROW(pc::check_schedule(*config.relax.schedule, config.relax.settings, config.relax.relax, graph, clamps));
     ++seen;
   }
   CHECK(seen >= 5);
@@ -105,6 +105,20 @@ TEST_CASE("base.yaml states the defaults: a config that says nothing means the s
   CHECK(base.save.every_batches == bare.save.every_batches);
   CHECK(base.save.trace == bare.save.trace);
   CHECK(base.optimize == bare.optimize);
+  CHECK(base.relax.settings.nudge.has_value() == bare.relax.settings.nudge.has_value());
+  CHECK(base.relax.relax.sweep == bare.relax.relax.sweep);
+  CHECK(base.relax.relax.precision.kind == bare.relax.relax.precision.kind);
+  CHECK(base.relax.relax.forward_update == bare.relax.relax.forward_update);
+  CHECK(base.check.batch == bare.check.batch);
+  CHECK(base.check.seed == bare.check.seed);
+  CHECK(base.check.tolerance_f64 == bare.check.tolerance_f64);
+  CHECK(base.check.tolerance_f32 == bare.check.tolerance_f32);
+  CHECK(base.check.laws.ep_beta == bare.check.laws.ep_beta);
+  CHECK(base.check.laws.ep_side == bare.check.laws.ep_side);
+  CHECK(base.check.laws.pc_output_precision == bare.check.laws.pc_output_precision);
+  CHECK(base.check.laws.zil_gamma == bare.check.laws.zil_gamma);
+  CHECK(base.check.laws.fixed_prediction_eta == bare.check.laws.fixed_prediction_eta);
+  CHECK(base.check.laws.fixed_prediction_steps == bare.check.laws.fixed_prediction_steps);
   const pc::Graph x(base.graph.nodes, base.graph.edges), y(bare.graph.nodes, bare.graph.edges);
   CHECK(x.weight_count() == y.weight_count());
 }
@@ -137,6 +151,99 @@ TEST_CASE("a config's values arrive") {
   CHECK(graph.edge(1).chain[0].attrs.at("slope") == 0.2);
 }
 
+TEST_CASE("relax: schedules and their settings arrive") {
+  const auto relax = [](const std::string& yaml) {
+    return read_config(parse_config(config_with(kMlp, "relax: {" + yaml + "}\n"), "t.yaml")).relax;
+  };
+  using Paths = pc::ScheduleSettings::Paths;
+  using Side = pc::Nudge::Side;
+  CHECK(relax("schedule: zil").settings.paths == Paths::latch);
+  CHECK(relax("schedule: {zil: {paths: pad, gamma: 0.5}}").settings.paths == Paths::pad);
+  CHECK(relax("schedule: {fa_zil: {paths: pad, gamma: 0.5}}").settings.gamma == 0.5);
+  CHECK(relax("schedule: {fixed_prediction: {eta: 0.25, steps: 9}}").settings.eta == 0.25);
+  CHECK(relax("schedule: {fixed_prediction: {eta: 0.25, steps: 9}}").settings.steps == 9);
+  CHECK(relax("schedule: ep").settings.nudge->beta == 0.01);
+  CHECK(relax("schedule: {ep: {beta: 0.1, side: negative}}").settings.nudge->side == Side::negative);
+  CHECK(relax("schedule: epc").schedule->name == "epc");
+  CHECK_FALSE(relax("schedule: pc").settings.nudge.has_value());
+  CHECK(relax("schedule: {pc: {nudge: positive}}").settings.nudge->beta == 0.2);
+  CHECK(relax("schedule: {ipc: {nudge: centered, beta: 0.5, growth: 0.1}}").settings.nudge->growth == 0.1);
+  CHECK(std::get<pc::ValueSgd>(relax("optimizer: {sgd: {rate: auto}}").relax.stepper).automatic);
+  CHECK(std::get<pc::ValueSgd>(relax("optimizer: {sgd: {rate: auto, safety: 0.5}}").relax.stepper).rate == 0.5);
+  CHECK(std::get<pc::ValueFlow>(relax("optimizer: {rk4: {rate: 0.5}}").relax.stepper).method ==
+        pc::ValueFlow::Method::rk4);
+  const auto flow = std::get<pc::ValueFlow>(relax("optimizer: {adaptive: {absolute: 1e-5, most: 3}}").relax.stepper);
+  CHECK(flow.method == pc::ValueFlow::Method::adaptive);
+  CHECK(flow.absolute == 1e-5);
+  CHECK(flow.relative == 1e-3);
+  CHECK(flow.most == 3);
+  CHECK(relax("sweep: even_odd").relax.sweep == pc::Sweep::even_odd);
+  CHECK(relax("precision: {spiking: {floor: 0.5}}").relax.precision.floor == 0.5);
+  CHECK(relax("precision: {decaying: {decay: 2}}").relax.precision.kind == pc::PrecisionSchedule::Kind::decaying);
+  CHECK(relax("forward_update: true").relax.forward_update);
+}
+
+TEST_CASE("task check: clamped nodes by name, no data needed; the check section arrives") {
+  const std::string yaml =
+      "name: t\n" + kNodes + "[{from: image, to: label, op: linear}]}\ntask: {check: {clamp: [image, label]}}\n";
+  const Config config = read_config(parse_config(
+      yaml + "check: {batch: 3, seed: 4, tolerance: {float32: 0.5}, laws: {ep: {beta: [0.3], side: positive}, zil: "
+             "{gamma: [0.1, 0.2]}}}\n",
+      "t.yaml"));
+  CHECK(config.data.request.set.empty());
+  CHECK(clamped_names(config) == std::vector<std::string>{"image", "label"});
+  CHECK(input_names(config, config.graph) == std::vector<std::string>{"image"});
+  CHECK(config.check.batch == 3);
+  CHECK(config.check.seed == 4);
+  CHECK(config.check.tolerance(pc::DType::f32) == 0.5);
+  CHECK(config.check.tolerance(pc::DType::f64) == 1e-10);
+  CHECK(config.check.laws.ep_beta == std::vector{0.3});
+  CHECK(config.check.laws.ep_side == pc::Nudge::Side::positive);
+  CHECK(config.check.laws.zil_gamma == std::vector{0.1, 0.2});
+  CHECK(config.check.laws.pc_output_precision.empty());
+  CHECK_THROWS_AS(require_data_task(config, "run"), pc::Error);
+}
+
+TEST_CASE("unroll and parameterization stand beside the graph") {
+  const auto config = [](const std::string& more, const std::string& override_ = "") {
+    ConfigTree tree = parse_config(config_with("graph: {mlp: {widths: [784, 8, 10]}, unroll: 2}", more), "t.yaml");
+    if (!override_.empty()) set_override(tree, override_);
+    return read_config(std::move(tree));
+  };
+  CHECK_FALSE(config("").graph.nodes.empty());
+  CHECK_FALSE(config("", "graph.unroll=3").graph.nodes.empty());  // the network stays
+  const Config mupc = config("parameterization: mupc\n", "graph.unroll=~");
+  CHECK(mupc.init.kind == pc::WeightInit::Kind::normal);
+  CHECK(mupc.init.scale == 1);
+}
+
+TEST_CASE("mlp: with residual, hidden nodes pass themselves on to the next one of the same width") {
+  const auto edges = [](const std::string& widths, const std::string& more) {
+    const Config config = read_config(
+        parse_config(config_with("graph: {mlp: {widths: " + widths + ", activation: tanh" + more + "}}"), "t.yaml"));
+    std::string text;
+    const pc::Graph graph(config.graph.nodes, config.graph.edges);
+    for (pc::EdgeId e = 0; e < graph.edge_count(); ++e) {
+      const pc::Edge& edge = graph.edge(e);
+      text += graph.node(edge.from[0]).name + ">" + graph.node(graph.prediction(edge.prediction).node).name + ":";
+      for (const pc::Link& link : edge.chain) text += std::string(link.op->name).substr(0, 1);
+      text += ' ';
+    }
+    return text;
+  };
+  const std::string plain = "image>hidden1:lt hidden1>hidden2:lt hidden2>hidden3:lt hidden3>label:l ";
+  CHECK(edges("[784, 8, 8, 8, 10]", "") == plain);
+  CHECK(edges("[784, 8, 8, 8, 10]", ", residual: false") == plain);
+  CHECK(edges("[784, 8, 8, 8, 10]", ", residual: true") ==
+        "image>hidden1:lt hidden1>hidden2:lt hidden1>hidden2:i hidden2>hidden3:lt hidden2>hidden3:i hidden3>label:l ");
+  CHECK(edges("[784, 8, 8, 6, 10]", ", residual: true") ==
+        "image>hidden1:lt hidden1>hidden2:lt hidden1>hidden2:i hidden2>hidden3:lt hidden3>label:l ");
+  // neither the first layer nor the last, whatever their widths
+  CHECK(edges("[784, 784, 10, 10]", ", residual: true") == "image>hidden1:lt hidden1>hidden2:lt hidden2>label:l ");
+  CHECK(edges("[784, 8, 8, 10]", ", residual: true, order: before") ==
+        "image>hidden1:l hidden1>hidden2:tl hidden1>hidden2:i hidden2>label:tl ");
+}
+
 TEST_CASE("mistakes in a config: each has its place and its message") {
   CHECK(has(message(config_with(kMlp, "relax: {step: 5}\n")),
             "t.yaml:4:9: unknown key relax.step; did you mean \"steps\"?"));
@@ -145,6 +252,23 @@ TEST_CASE("mistakes in a config: each has its place and its message") {
   CHECK(has(message(config_with(kMlp, "relax: {schedule: pcc}\n")), "did you mean \"pc\"?"));
   CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sdg: {rate: 0.1}}}\n")), "did you mean \"sgd\"?"));
   CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sgd: {rate: -1}}}\n")), "must be greater than 0"));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: {zil: {path: pad}}}\n")), "did you mean \"paths\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: {zil: {paths: pda}}}\n")), "did you mean \"pad\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: {pc: {beta: 0.1}}}\n")), "t.yaml:4:31: "));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: {pc: {beta: 0.1}}}\n")), "add nudge: centered"));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: {ep: {side: center}}}\n")), "did you mean \"centered\"?"));
+  CHECK(has(message(config_with(kMlp, "relax: {schedule: {epc: {beta: 1}}}\n")), "no keys belong here"));
+  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sgd: {safety: 1}}}\n")), "rate: auto"));
+  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {heun: {most: 1}}}\n")), "unknown key"));
+  CHECK(has(message(config_with(kMlp, "relax: {sweep: odd_even}\n")), "even_odd"));
+  CHECK(has(message(config_with(kMlp, "relax: {precision: spikin}\n")), "did you mean \"spiking\"?"));
+  CHECK(has(message(config_with(kMlp, "check: {laws: {zil: {gama: [1]}}}\n")), "check.laws.zil.gamma is missing"));
+  CHECK(has(message(config_with(kMlp, "check: {batch: 0}\n")), "check.batch must be at least 1"));
+  CHECK(has(message(config_with(kMlp, "task: {check: {}}\n")), "task.check.clamp is missing"));
+  CHECK(has(message(config_with(kMlp, "task: {check: {clamp: [image, lable]}}\n")), "t.yaml:4:31: "));
+  CHECK(has(message(config_with(kMlp, "task: {check: {clamp: [image, lable]}}\n")), "did you mean \"label\"?"));
+  CHECK(has(message(config_with(kMlp, "parameterization: mupc\ninit: he\n")), "{normal: {scale: 1.0}}"));
+  CHECK(has(message(config_with("graph: {mlp: {widths: [784, 10]}, unroll: 0}")), "at least 1"));
   CHECK(has(message(config_with(kMlp, "learn: {epochs: 1.5}\n")), "learn.epochs must be a whole number"));
   CHECK(has(message(config_with(kMlp, "learn: {rate: {cosin: {}}}\n")), "did you mean \"cosine\"?"));
   CHECK(has(message(config_with(kMlp, "dtype: float16\n")), "dtype"));

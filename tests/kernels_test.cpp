@@ -6,11 +6,14 @@
 #include <sstream>
 
 #include "kernels/arithmetic.h"
+#include "kernels/arrival.h"
+#include "kernels/batched_gemm.h"
 #include "kernels/energy.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
 #include "kernels/map.h"
 #include "kernels/reduce.h"
+#include "kernels/runge_kutta.h"
 #include "kernels/softmax.h"
 #include "kernels/value_update.h"
 #include "kernels/weight_update.h"
@@ -139,6 +142,27 @@ TEST_CASE("add_row and sum_rows") {
   }
 }
 
+TEST_CASE("lerp and scale_by") {
+  const Host first = Host::random({5, 7}, 1), second = Host::random({5, 7}, 2);
+  for (const int place : {0, 1, 2}) {  // y apart, y = a, y = b
+    CAPTURE(place);
+    Host a = first, b = second, apart({5, 7}, kNan), t({}, 0.3);
+    Host& y = place == 0 ? apart : place == 1 ? a : b;
+    lerp({}, {.a = a.view(), .b = b.view(), .t = t.view(), .y = y.view()});
+    for (std::size_t i = 0; i < y.values.size(); ++i) {
+      CHECK(std::abs(y[i] - (0.7 * first.values[i] + 0.3 * second.values[i])) < 1e-15);
+    }
+    if (place != 1) CHECK(same_bits(a.values, first.values));
+    if (place != 2) CHECK(same_bits(b.values, second.values));
+  }
+  Host y = first, by({}, -1.75);
+  scale_by({}, {.y = y.view(), .by = by.view()});
+  for (std::size_t i = 0; i < y.values.size(); ++i) CHECK(y[i] == -1.75 * first.values[i]);
+  Host two({2});
+  CHECK_THROWS_AS(scale_by({}, {.y = y.view(), .by = two.view()}), Error);
+  CHECK_THROWS_AS(lerp({}, {.a = y.view(), .b = two.view(), .t = by.view(), .y = y.view()}), Error);
+}
+
 // --- gemm ---
 
 TEST_CASE("gemm: every transpose, scale and stride") {
@@ -193,6 +217,59 @@ TEST_CASE("gemm: shapes that do not fit are refused") {
   Host a({3, 4}), b({5, 6}), c({3, 6});
   CHECK_THROWS_WITH_AS(gemm({}, {.a = a.view(), .b = b.view(), .c = c.view()}),
                        "[gemm] a [3, 4], b [5, 6], c [3, 6] do not fit", Error);
+}
+
+TEST_CASE("batched_gemm: every transpose, scale and stride") {
+  constexpr std::int64_t kBatch = 11;
+  struct Sizes {
+    std::int64_t m, n, k;
+  };
+  // Eigen has ways of its own for vectors, for small matrices and for large ones.
+  for (const auto& [m, n, k] : {Sizes{1, 1, 1}, {3, 2, 5}, {1, 7, 5}, {7, 1, 5}, {13, 10, 17}, {4, 3, 0}}) {
+    for (const int variant : {0, 1, 2, 3}) {
+      const bool ta = variant % 2 == 1, tb = variant / 2 == 1;
+      for (const auto& [alpha, beta] : {std::pair{1.0, 0.0}, {1.0, 1.0}, {-0.5, 3.0}}) {
+        CAPTURE(m);
+        CAPTURE(n);
+        CAPTURE(k);
+        CAPTURE(variant);
+        CAPTURE(beta);
+        Host a = Host::random({kBatch, m * k + 3}, 1), b = Host::random({kBatch, k * n + 2}, 2);
+        Host old = Host::random({kBatch, m * n + 3}, 3), c = old;
+        if (beta == 0) std::fill(c.values.begin(), c.values.end(), kNan);
+        batched_gemm({}, {.a = a.view().columns(2, m * k),
+                          .b = b.view().columns(1, k * n),
+                          .c = c.view().columns(2, m * n),
+                          .m = m,
+                          .n = n,
+                          .k = k,
+                          .trans_a = Trans{ta},
+                          .trans_b = Trans{tb},
+                          .alpha = alpha,
+                          .beta = beta});
+        std::vector<double> want, got;
+        for (std::int64_t sample = 0; sample < kBatch; ++sample) {
+          for (std::int64_t i = 0; i < m; ++i) {
+            for (std::int64_t j = 0; j < n; ++j) {
+              double sum = 0;
+              for (std::int64_t l = 0; l < k; ++l) {
+                sum += a(sample, 2 + (ta ? l * m + i : i * k + l)) * b(sample, 1 + (tb ? j * k + l : l * n + j));
+              }
+              const std::int64_t at = 2 + i * n + j;
+              want.push_back(alpha * sum + (beta == 0 ? 0 : beta * old(sample, at)));
+              got.push_back(c(sample, at));
+            }
+          }
+        }
+        CHECK(worst_difference(got, want) < 1e-13);
+      }
+    }
+  }
+  Host a({2, 12}), b({2, 20}), c({2, 15});
+  CHECK_NOTHROW(batched_gemm({}, {.a = a.view(), .b = b.view(), .c = c.view(), .m = 3, .n = 5, .k = 4}));
+  CHECK_THROWS_WITH_AS(batched_gemm({}, {.a = a.view(), .b = b.view(), .c = c.view(), .m = 3, .n = 4, .k = 5}),
+                       "[batched_gemm] a [2, 12], b [2, 20], c [2, 15] do not fit a batch of [3, 5] times [5, 4]",
+                       Error);
 }
 
 // --- map ---
@@ -707,6 +784,195 @@ TEST_CASE("rate: schedules at their corners") {
   CHECK(0.12 == at(RateKind::warmup_cosine, 61));
   CHECK(0.04 == at(RateKind::warmup_cosine, 111));
   CHECK(0.2 == at(RateKind::warmup_cosine, 1, 0));
+}
+
+TEST_CASE("nudge_strength: grows by epochs up to its limit, and changes sides") {
+  for (const double base : {0.25, -0.25}) {
+    for (const bool alternate : {false, true}) {
+      for (int batch = 1; batch <= 20; ++batch) {
+        CAPTURE(base);
+        CAPTURE(alternate);
+        CAPTURE(batch);
+        Host counter({}, batch), beta({}, kNan), inverse({}, kNan);
+        nudge_strength({}, {.counter = counter.view(),
+                            .beta = beta.view(),
+                            .inverse = inverse.view(),
+                            .base = base,
+                            .growth = 0.125,
+                            .limit = 0.75,
+                            .per_epoch = 3,
+                            .alternate = alternate});
+        const int epoch = (batch - 1) / 3;  // 0.25, 0.375, 0.5, 0.625, then 0.75: all exact
+        double want = std::min(0.75, 0.25 + 0.125 * epoch);
+        if (base < 0) want = -want;
+        if (alternate && batch % 2 == 0) want = -want;
+        CHECK(beta[0] == want);
+        CHECK(inverse[0] == 1 / want);
+      }
+    }
+  }
+  Host s({}, 1);
+  CHECK_THROWS_AS(nudge_strength({}, {.counter = s.view(), .beta = s.view(), .inverse = s.view(), .base = 0}), Error);
+}
+
+// --- the gate of first arrivals ---
+
+TEST_CASE("first_arrival: a row passes once, with the first entry that is not zero") {
+  constexpr std::int64_t kCols = 5;
+  Host delta({6, kCols}), fired({6}), gated({6, kCols}, kNan);
+  delta(1, 4) = 1e-300;
+  delta(2, 0) = kNan;
+  delta(3, 2) = -0.0;  // a zero
+  delta(4, 1) = -2;
+  delta(5, 3) = 3;
+  fired[5] = 1;
+  const auto pass = [&] { first_arrival({}, {.delta = delta.view(), .fired = fired.view(), .gated = gated.view()}); };
+  const auto row_is = [&](std::int64_t row, bool passed) {
+    for (std::int64_t col = 0; col < kCols; ++col) {
+      const double want = passed ? delta(row, col) : 0;
+      CHECK(same_bits({gated(row, col)}, {want}));
+    }
+  };
+  pass();
+  for (std::int64_t row = 0; row < 6; ++row) row_is(row, row == 1 || row == 2 || row == 4);
+  CHECK(fired.values == std::vector<double>{0, 1, 1, 0, 1, 1});
+  delta(0, 0) = 7;
+  pass();
+  for (std::int64_t row = 0; row < 6; ++row) row_is(row, row == 0);
+  CHECK(fired.values == std::vector<double>{1, 1, 1, 0, 1, 1});
+}
+
+// --- Runge-Kutta ---
+
+TEST_CASE("rk_stage and rk_error") {
+  constexpr std::int64_t kRows = 3, kCols = 7;
+  const std::array<double, kMaxSlopes> factors = {0.5, -1.25, 2, 0.75};
+  const Host old = Host::random({kRows, kCols}, 1), start = Host::random({kRows, kCols}, 2);
+  for (int count = 1; count <= kMaxSlopes; ++count) {
+    for (const int masked : {0, 1, 2}) {  // no mask, one row, a matrix
+      for (const bool adaptive : {false, true}) {
+        CAPTURE(count);
+        CAPTURE(masked);
+        CAPTURE(adaptive);
+        Host x = old, from = start, h({}, 0.2), free(masked == 1 ? Shape{1, kCols} : Shape{kRows, kCols}),
+             worst({kRows}, kNan);
+        for (std::size_t i = 0; i < free.values.size(); ++i) free[i] = i % 3 == 0 ? 0 : 1;
+        std::vector<Host> k;
+        std::array<View, kMaxSlopes> views;
+        for (std::uint32_t j = 0; j < kMaxSlopes; ++j) k.push_back(Host::random({kRows, kCols}, 10 + j));
+        for (std::size_t j = 0; j < views.size(); ++j) views[j] = k[j].view();
+        const auto moves = [&](std::size_t i) { return masked == 0 || free[masked == 1 ? i % kCols : i] != 0; };
+        const double s = 0.5 * (adaptive ? 0.2 : 1.0);
+        std::vector<double> want = old.values, change(want.size());
+        for (std::size_t i = 0; i < want.size(); ++i) {
+          for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) change[i] += s * factors[j] * k[j][i];
+          if (moves(i)) want[i] = start.values[i] - change[i];
+        }
+        rk_stage({}, {.x = x.view(),
+                      .from = from.view(),
+                      .k = views,
+                      .a = factors,
+                      .count = count,
+                      .h = adaptive ? h.view() : View{},
+                      .step = 0.5,
+                      .free = masked ? free.view() : View{}});
+        CHECK(worst_difference(x.values, want) < 1e-15 * 10);
+        for (std::size_t i = 0; i < want.size(); ++i) {
+          if (!moves(i)) CHECK(x[i] == old.values[i]);
+        }
+        const auto measure = [&] {
+          rk_error({}, {.x = x.view(),
+                        .from = from.view(),
+                        .k = views,
+                        .e = factors,
+                        .count = count,
+                        .h = adaptive ? h.view() : View{},
+                        .step = 0.5,
+                        .absolute = 0.01,
+                        .relative = 0.1,
+                        .worst = worst.view(),
+                        .free = masked ? free.view() : View{}});
+        };
+        measure();
+        std::vector<double> worst_want(kRows);
+        for (std::size_t i = 0; i < want.size(); ++i) {
+          const double allowed = 0.01 + 0.1 * std::max(std::abs(x[i]), std::abs(start.values[i]));
+          if (moves(i)) worst_want[i / kCols] = std::max(worst_want[i / kCols], std::abs(change[i]) / allowed);
+        }
+        CHECK(relative_error(worst.values, worst_want) < 1e-14);
+        // A NaN of row 1 wins there and nowhere else, unless its entry is held.
+        for (const std::int64_t col : {0, 1, 2, 6}) {
+          for (Host* poisoned : {&k[0], &x, &from}) {
+            const double saved = (*poisoned)(1, col);
+            (*poisoned)(1, col) = kNan;
+            measure();
+            (*poisoned)(1, col) = saved;
+            CHECK(std::isnan(worst[1]) == moves(static_cast<std::size_t>(kCols + col)));
+            CHECK(!std::isnan(worst[0]));
+            CHECK(!std::isnan(worst[2]));
+          }
+        }
+      }
+    }
+  }
+  Host x({2, 2});
+  CHECK_THROWS_AS(rk_stage({}, {.x = x.view(), .from = x.view(), .k = {x.view()}, .count = 5}), Error);
+  CHECK_THROWS_AS(rk_stage({}, {.x = x.view(), .from = x.view(), .k = {x.view()}, .count = 2}), Error);
+}
+
+TEST_CASE("rk_stage: a step in place, as Heun's method on dx/dt = -x") {
+  // x1 = x0 - h x0; x0 - h/2 (x0 + x1) = x0 (1 - h + h^2/2)
+  Host x({1, 1}, 2), k1({1, 1}, 2), k2({1, 1}), h({}, 0.5);
+  rk_stage({}, {.x = k2.view(), .from = x.view(), .k = {k1.view()}, .a = {1}, .count = 1, .h = h.view()});
+  rk_stage({},
+           {.x = x.view(), .from = x.view(), .k = {k1.view(), k2.view()}, .a = {0.5, 0.5}, .count = 2, .h = h.view()});
+  CHECK(x[0] == 2 * (1 - 0.5 + 0.125));
+}
+
+TEST_CASE("step_control: accepts, and chooses the next step") {
+  struct Case {
+    double error;
+    bool accepted;
+    double factor;
+  };
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  // order 2: 0.9 / sqrt(error)
+  for (const Case& c : {Case{0, true, 5},
+                        {1e-320, true, 5},
+                        {0.01, true, 5},
+                        {0.36, true, 1.5},
+                        {1, true, 0.9},
+                        {4, false, 0.45},
+                        {81, false, 0.2},
+                        {kInfinity, false, 0.2},
+                        {kNan, false, 0.2}}) {
+    for (const double most : {100.0, 0.3}) {
+      CAPTURE(c.error);
+      CAPTURE(most);
+      Host error({}, c.error), h({}, 0.25), accepted({}, kNan), time({}, 3);
+      step_control({}, {.error = error.view(),
+                        .h = h.view(),
+                        .accepted = accepted.view(),
+                        .time = time.view(),
+                        .order = 2,
+                        .most = most});
+      CHECK(accepted[0] == (c.accepted ? 1 : 0));
+      CHECK(time[0] == (c.accepted ? 3.25 : 3));
+      CHECK(std::abs(h[0] - std::min(most, 0.25 * c.factor)) < 1e-15);
+    }
+  }
+}
+
+TEST_CASE("choose: one of two, in place too") {
+  const Host left = Host::random({3, 5}, 1), right = Host::random({3, 5}, 2);
+  for (const double says : {0.0, 1.0}) {
+    for (const int place : {0, 1, 2}) {
+      Host yes = left, no = right, apart({3, 5}, kNan), flag({}, says);
+      Host& y = place == 0 ? apart : place == 1 ? yes : no;
+      choose({}, {.yes = yes.view(), .no = no.view(), .y = y.view(), .flag = flag.view()});
+      CHECK(same_bits(y.values, (says != 0 ? left : right).values));
+    }
+  }
 }
 
 // --- devices ---

@@ -220,6 +220,7 @@ inline PlanSpec plan_for(const Problem& problem, int steps, double rate = 0.1) {
   spec.schedule = &find_schedule("pc");
   spec.clamps = problem.clamps;
   spec.batch = problem.batch;
+  spec.regime = Regime::library;  // the other one has tests of its own
   spec.relax = {.steps = steps, .stepper = ValueSgd{rate, 0}};
   return spec;
 }
@@ -232,6 +233,7 @@ struct Wild {
   bool backprop = false;      // what backprop can run: one prediction a node, no mask clamps
   bool energies = true;       // cross-entropy and Bernoulli on clamped nodes
   bool free_energies = true;  // and on free ones, where they do not count
+  bool products = false;      // matmul, subtract, slice and linear's gain among the operators
 };
 
 /// A random graph of 3 to 7 nodes with some of everything that a graph can have.
@@ -297,7 +299,7 @@ class WildProblem {
       edge.chain = {op(first)};
       if (dice_.chance(0.5)) edge.chain.push_back(activation());
     };
-    switch (dice_.below(9)) {
+    switch (dice_.below(wild_.products ? 13 : 9)) {
       case 0:
         edge.chain = {linear()};
         break;
@@ -328,6 +330,22 @@ class WildProblem {
           edge.chain = {linear(), activation()};
         }
         break;
+      case 9:
+        matmul(edge, sa, p_.nodes[index(b)].name, sb, target.shape);
+        break;
+      case 10:
+        if (sa == sb) two("subtract");
+        edge.chain.push_back(linear());
+        break;
+      case 11:
+        edge.chain = {linear()};
+        if (const std::int64_t spare = sa.count() - target.shape.count(); spare >= 0) {
+          edge.chain = {op("slice", {{"begin", dice_.below(int(spare) + 1)}}), activation()};
+        }
+        break;
+      case 12:
+        edge.chain = {op("linear", {{"gain", dice_.uniform(-1, 1)}}), activation()};
+        break;
       default:
         edge.chain = sa == target.shape ? std::vector{dice_.chance(0.5) ? op("identity") : op("scale", {{"by", -0.6}})}
                                         : std::vector{linear()};
@@ -348,6 +366,24 @@ class WildProblem {
     }
     p_.edges.push_back(edge);
     if (weights && dice_.chance(0.2)) share(edge, to);
+  }
+
+  /// A product with b if there is one, in whichever way the shapes allow.
+  void matmul(EdgeSpec& edge, const Shape& sa, const std::string& b, const Shape& sb, const Shape& target) {
+    edge.chain = {linear()};
+    const int first = dice_.below(4);
+    for (int i = 0; i < 4; ++i) {
+      const double ta = (first + i) % 2, tb = (first + i) / 2 % 2;
+      const OpSpec product = op("matmul", {{"trans_a", ta}, {"trans_b", tb}, {"by", 0.5}});
+      const Attrs attrs = complete_attrs(*product.op, product.attrs);
+      const std::vector<Shape> shapes = {sa, sb};
+      Shape out;
+      if (!error_of([&] { out = product.op->infer({shapes, attrs, {}}); }).empty()) continue;
+      edge.from.push_back(b);
+      edge.chain.insert(edge.chain.begin(), product);
+      if (out.count() == target.count() && dice_.chance(0.7)) edge.chain.back() = activation();
+      return;
+    }
   }
 
   /// Another edge with the same parameters, from the same place to a node of the same shape.
@@ -403,6 +439,7 @@ inline PlanSpec wild_plan(std::uint64_t seed, const Problem& problem) {
   spec.schedule = &find_schedule(dice.chance(0.5) ? "pc" : "ipc");
   spec.clamps = problem.clamps;
   spec.batch = problem.batch;
+  spec.regime = Regime::library;
   spec.gradients = true;
   spec.relax.steps = 1 + dice.below(6);
   const double momentum = dice.pick(std::vector<double>{0, 0.6});
@@ -483,8 +520,27 @@ Numbers<S> naive_op(const Link& link, const std::vector<const Numbers<S>*>& x, c
     const Numbers<S>&in = *x[0], &weight = w[index(link.params[0])];
     for (std::size_t i = 0; i < out.size(); ++i) {
       for (std::size_t j = 0; j < in.size(); ++j) out[i] = out[i] + weight[i * in.size() + j] * in[j];
+      out[i] = S(link.attrs.at("gain")) * out[i];
       if (link.params.size() > 1) out[i] = out[i] + w[index(link.params[1])][i];
     }
+  } else if (name == "matmul") {
+    // The shapes are not known here, but from [m, k], [k, n] and [m, n] follow m^2 = mk mn / kn, and so on.
+    const Numbers<S>&a = *x[0], &b = *x[1];
+    const std::size_t m = index(std::llround(std::sqrt(double(a.size()) * double(out.size()) / double(b.size()))));
+    const std::size_t k = a.size() / m, n = b.size() / k;
+    const bool ta = link.attrs.at("trans_a") != 0, tb = link.attrs.at("trans_b") != 0;
+    for (std::size_t i = 0; i < m; ++i) {
+      for (std::size_t j = 0; j < n; ++j) {
+        S& entry = out[i * n + j];
+        for (std::size_t l = 0; l < k; ++l)
+          entry = entry + a[ta ? l * m + i : i * k + l] * b[tb ? j * k + l : l * n + j];
+        entry = S(link.attrs.at("by")) * entry;
+      }
+    }
+  } else if (name == "slice") {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = (*x[0])[index(std::llround(link.attrs.at("begin"))) + i];
+  } else if (name == "subtract") {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = (*x[0])[i] - (*x[1])[i];
   } else if (name == "constant") {
     out = w[index(link.params[0])];
   } else if (name == "concat") {

@@ -285,6 +285,53 @@ TEST_CASE("every op: float32 agrees with float64") {
   });
 }
 
+TEST_CASE("every op: stretches no change by more than its bound, and activations reach theirs") {
+  std::map<std::string_view, double> reached;  // of the bound, by the activations
+  each_example([&](const Op& op, const OpExample& example) {
+    if (op.lipschitz == nullptr) return;
+    constexpr std::int64_t kBatch = 400;
+    Bench bench(op, example, kBatch, DType::f64);
+    bench.fill(11);
+    double bound = op.lipschitz(complete_attrs(op, example.attrs));
+    // The largest factor of a matrix is no more than its Frobenius norm.
+    if (bench.params() > 0) bound *= std::sqrt(dot(bench.get(bench.w(0)), bench.get(bench.w(0))));
+    Dice dice(12);
+    for (std::size_t source = 0; source < bench.sources(); ++source) {
+      CAPTURE(source);
+      for (const double size : {1e-3, 0.1, 3.0}) {
+        const std::int64_t n = bench.x(source).count() / kBatch;
+        const Values at = dice.normals(kBatch * n, 3), by = dice.normals(kBatch * n, size);
+        Values to = at;
+        for (std::size_t i = 0; i < to.size(); ++i) to[i] += by[i];
+        bench.set(bench.x(source), at);
+        const Values before = bench.predict();
+        bench.set(bench.x(source), to);
+        Values change = bench.predict();
+        for (std::size_t i = 0; i < change.size(); ++i) change[i] -= before[i];
+        bool within = true;
+        for (std::int64_t b = 0; b < kBatch; ++b) {
+          const Values moved = rows_of(by, kBatch, b, 1), came = rows_of(change, kBatch, b, 1);
+          const double length = std::sqrt(dot(moved, moved)), stretch = std::sqrt(dot(came, came));
+          within = within && stretch <= bound * length + 1e-13;  // rounding
+          if (op.activation && length > 1e-5) {
+            reached[op.name] = std::max(reached[op.name], stretch / (bound * length));
+          }
+        }
+        CHECK(within);
+      }
+    }
+  });
+  for (const auto& [name, part] : reached) {
+    const std::string activation(name);
+    CAPTURE(activation);
+    CHECK(part > 0.99);
+  }
+  CHECK(reached.size() >= 9);
+  for (const Op* op : {&ops::multiply, &ops::matmul}) CHECK((op->lipschitz == nullptr));
+  CHECK(ops::scale.lipschitz({{"by", -3}}) == 3);
+  CHECK(ops::linear.lipschitz({{"gain", -0.5}}) == 0.5);
+}
+
 TEST_CASE("every op: is found by its name, which no other has, and says what it does") {
   std::set<std::string_view> names;
   for (const Op* op : all_ops()) {
@@ -321,6 +368,30 @@ TEST_CASE("ops: shapes that do not fit") {
   CHECK(contains(add, "[2]"));
   CHECK(contains(infer(ops::multiply, {{6}, {2, 3}}, {}, {}), "[2, 3]"));
   CHECK(infer(ops::concat, {{6}, {2, 3}}, {}, {}).empty());
+  CHECK(contains(infer(ops::subtract, {{6}, {2, 3}}, {}, {}), "[2, 3]"));
+  CHECK(contains(infer(ops::matmul, {{3, 5}, {3, 5}}, {}, {}), "[3, 5] times [3, 5], whose inner dimensions differ"));
+  CHECK(infer(ops::matmul, {{3, 5}, {3, 5}}, {{"trans_b", 1}}, {}).empty());
+  CHECK(contains(infer(ops::matmul, {{3, 5}, {5, 2, 1}}, {}, {}), "vectors and matrices, not [5, 2, 1]"));
+  CHECK(contains(infer(ops::matmul, {{3}, {2, 3}}, {}, {}), "[1, 3] times [2, 3]"));
+  CHECK(contains(infer(ops::slice, {{3}}, {}, {}), "length is not known"));
+  CHECK(contains(infer(ops::slice, {{2, 3}}, {{"begin", 4}, {"count", 3}}, {}), "entries 4 to 6"));
+  CHECK(contains(infer(ops::slice, {{2, 3}}, {{"begin", 0.5}, {"count", 3}}, {}), "whole number"));
+}
+
+TEST_CASE("ops: entries keep their order, and take the shape that is wanted where it has as many") {
+  const auto shape = [](const Op& op, std::vector<Shape> sources, Attrs attrs, std::optional<Shape> wanted) {
+    const Attrs all = complete_attrs(op, attrs);
+    return op.infer({sources, all, wanted});
+  };
+  CHECK(shape(ops::concat, {{5}, {5}, {5}}, {}, {}) == Shape{15});
+  CHECK(shape(ops::concat, {{5}, {5}, {5}}, {}, Shape{3, 5}) == Shape{3, 5});
+  CHECK(shape(ops::concat, {{5}, {5}, {5}}, {}, Shape{3, 4}) == Shape{15});
+  CHECK(shape(ops::matmul, {{5}, {5, 3}}, {}, {}) == Shape{1, 3});
+  CHECK(shape(ops::matmul, {{5}, {5, 3}}, {}, Shape{3}) == Shape{3});
+  CHECK(shape(ops::matmul, {{3, 5}, {5}}, {}, {}) == Shape{3, 1});
+  CHECK(shape(ops::matmul, {{3}, {5}}, {{"trans_a", 1}, {"trans_b", 1}}, {}) == Shape{3, 5});
+  CHECK(shape(ops::slice, {{3, 5}}, {{"begin", 9}}, Shape{2, 3}) == Shape{2, 3});
+  CHECK(shape(ops::slice, {{3, 5}}, {{"begin", 9}, {"count", 6}}, {}) == Shape{6});
 }
 
 TEST_CASE("ops: fans of a linear layer are its inputs and outputs") {

@@ -504,4 +504,76 @@ TEST_CASE("plan: measures see the predictions of the nodes that they observe") {
   }
 }
 
+TEST_CASE("regime sliced: all steps in one call give what call by call gives") {
+  double worst = 0;
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    CAPTURE(seed);
+    Dice dice(seed);
+    Problem problem;
+    problem.batch = 1 + dice.below(5);
+    const int n = 3 + dice.below(4);
+    for (int v = 0; v < n; ++v) {
+      const std::int64_t width = dice.chance(0.3) ? 40 + dice.below(50) : 1 + dice.below(9);
+      problem.nodes.push_back({.name = "n" + std::to_string(v), .shape = {width}});
+      problem.nodes.back().energy.precision = {dice.uniform(0.3, 1.5)};
+      if (dice.chance(0.2)) problem.nodes.back().predictions.emplace_back("side", EnergySpec{});
+    }
+    for (int e = 0; e < 2 * n; ++e) {
+      const NodeSpec &from = problem.nodes[index(dice.below(n))], &to = problem.nodes[index(dice.below(n))];
+      EdgeSpec edge{.from = {from.name}, .to = to.name};
+      const OpSpec f = op(dice.pick(std::vector<std::string>{"tanh", "gelu", "relu", "silu"}));
+      const OpSpec w = op("linear", {{"bias", double(dice.below(2))}, {"gain", dice.uniform(0.3, 1)}});
+      const int kind = dice.below(4);
+      edge.chain = kind == 0 ? std::vector{w} : kind == 1 ? std::vector{w, f} : std::vector{f, w};
+      if (kind == 3 && from.shape == to.shape) edge.chain = {op("identity")};
+      if (!to.predictions.empty() && dice.chance(0.5)) edge.prediction = "side";
+      problem.edges.push_back(edge);
+    }
+    problem.clamp(0, dice.normals(problem.batch * problem.nodes[0].shape.count()));
+    if (dice.chance(0.7)) problem.clamp(n - 1, dice.normals(problem.batch * problem.nodes.back().shape.count()));
+    PlanSpec spec = plan_for(problem, 1 + dice.below(9), 0.03);
+    spec.relax.stepper = ValueSgd{0.03, dice.chance(0.5) ? 0.6 : 0.0};
+    spec.relax.init.sweeps = dice.below(3);
+    spec.gradients = true;
+    for (const DType dtype : {DType::f64, DType::f32}) {
+      spec.regime = Regime::library;
+      Run plain(problem, spec, dtype);
+      spec.regime = Regime::sliced;
+      Run sliced(problem, spec, dtype);
+      plain.step();
+      sliced.step();
+      CHECK(plain.trainer.plan(problem.batch).regime() == Regime::library);
+      CHECK(sliced.trainer.plan(problem.batch).regime() == Regime::sliced);
+      const auto left = state_of(plain.network, problem.batch), right = state_of(sliced.network, problem.batch);
+      for (std::size_t i = 0; i < left.size(); ++i) {
+        CAPTURE(left[i].first);
+        const double off = relative_error(right[i].second, left[i].second, 1e-3);
+        CHECK(off < (dtype == DType::f64 ? 1e-12 : 1e-4));
+        if (dtype == DType::f64) worst = std::max(worst, off);
+      }
+    }
+  }
+  MESSAGE("worst relative difference ", worst);
+}
+
+TEST_CASE("regime sliced is refused with a reason, and chosen nowhere by itself on the CPU") {
+  Problem problem = clamped_mlp({3, 4, 2}, 2, 1);
+  PlanSpec spec = plan_for(problem, 3);
+  Run run(problem, spec);
+  if (test_exec().device == Device::cpu) CHECK(run.trainer.plan(2).regime() == Regime::library);
+  spec.regime = Regime::sliced;
+  spec.schedule = &find_schedule("ipc");
+  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "the schedule is not pc"));
+  spec.schedule = &find_schedule("pc");
+  spec.relax.stop = GradientNorm{};
+  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "when to stop"));
+  spec.relax.stop = FixedSteps{};
+  problem.nodes[2].energy.energy = &bernoulli;
+  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "prediction x2"));
+  const Problem wide = clamped_mlp({3, 300, 300, 2}, 2, 1);
+  PlanSpec large = plan_for(wide, 3);
+  large.regime = Regime::sliced;
+  CHECK(contains(error_of([&] { Run(wide, large).step(); }), "shared memory"));
+}
+
 }  // namespace pc::test

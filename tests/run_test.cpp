@@ -1,82 +1,16 @@
 // The program as its users meet it: commands, exit statuses, messages, run folders, stopping and resuming.
-#include <doctest/doctest.h>
-#include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
-#include <string>
 #include <thread>
-#include <vector>
 
-namespace fs = std::filesystem;
+#include "tests/program.h"
+
+using namespace pc::test;
 using Json = nlohmann::json;
 
 namespace {
-
-/// A folder of this test alone, removed at the end.
-class Scratch {
- public:
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "pc-run-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  [[nodiscard]] fs::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
-
-std::string read(const fs::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
-
-struct Result {
-  int status = -1;
-  std::string out, err;
-};
-
-/// Starts the program; the caller waits.
-pid_t start(const std::vector<std::string>& arguments, const fs::path& out, const fs::path& err) {
-  std::vector<char*> argv = {const_cast<char*>(PC_PROGRAM)};
-  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-  argv.push_back(nullptr);
-  const pid_t child = fork();
-  REQUIRE(child >= 0);
-  if (child != 0) return child;
-  dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), STDOUT_FILENO);
-  dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), STDERR_FILENO);
-  execv(PC_PROGRAM, argv.data());
-  _exit(98);
-}
-
-int wait_for(pid_t child) {
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-Result pc(const Scratch& scratch, const std::vector<std::string>& arguments) {
-  const fs::path out = scratch / "out", err = scratch / "err";
-  const int status = wait_for(start(arguments, out, err));
-  return {status, read(out), read(err)};
-}
 
 /// A run small enough for a test: few drawn digits, a narrow network.
 fs::path write_config(const Scratch& scratch, const std::string& extra = "") {
@@ -95,16 +29,10 @@ fs::path write_config(const Scratch& scratch, const std::string& extra = "") {
 Json run_json(const Scratch& scratch, std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "run");
   arguments.emplace_back("--json");
-  const Result result = pc(scratch, arguments);
+  const Result result = run_program(scratch, arguments);
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
   return Json::parse(result.out);
-}
-
-bool has(const std::string& text, const std::string& part) {
-  CAPTURE(text);
-  CAPTURE(part);
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -150,13 +78,13 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
     CHECK(run_json(scratch, {run / "config.yaml", "--out", scratch / "copy"})["signature"] == result["signature"]);
   }
   SUBCASE("pc eval measures the same accuracy") {
-    const Result eval = pc(scratch, {"eval", run, "--json"});
+    const Result eval = run_program(scratch, {"eval", run, "--json"});
     CHECK(eval.status == 0);
     CHECK(Json::parse(eval.out)["test"]["accuracy"] == result["test"]["accuracy"]);
     CHECK(Json::parse(eval.out)["validation"]["accuracy"] == result["validation"]["accuracy"]);
   }
   SUBCASE("a run is not overwritten unless asked") {
-    const Result again = pc(scratch, {"run", config, "--out", run});
+    const Result again = run_program(scratch, {"run", config, "--out", run});
     CHECK(again.status == 2);
     CHECK(has(again.err, "already holds a run"));
     CHECK(run_json(scratch, {config, "--out", run, "--force"})["signature"] == result["signature"]);
@@ -165,7 +93,7 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
     CHECK(run_json(scratch, {config, "--out", run, "--resume"})["signature"] == result["signature"]);
   }
   SUBCASE("resuming with another config is refused") {
-    const Result other = pc(scratch, {"run", config, "--out", run, "--resume", "--set", "relax.steps=5"});
+    const Result other = run_program(scratch, {"run", config, "--out", run, "--resume", "--set", "relax.steps=5"});
     CHECK(other.status == 2);
     CHECK(has(other.err, "was started with another config"));
   }
@@ -237,14 +165,14 @@ TEST_CASE("divergence stops the run with status 1, and the last checkpoint stays
   const fs::path config = write_config(scratch), run = scratch / "run";
   run_json(scratch, {config, "--out", run, "--set", "learn.epochs=1"});
   const std::string before = read(run / "checkpoint.h5");
-  const Result wild = pc(scratch, {"run", config, "--out", scratch / "wild", "--set", "relax.optimizer.sgd.rate=50",
-                                   "--set", "relax.steps=30"});
+  const Result wild = run_program(scratch, {"run", config, "--out", scratch / "wild", "--set",
+                                            "relax.optimizer.sgd.rate=50", "--set", "relax.steps=30"});
   CHECK(wild.status == 1);
   CHECK(has(wild.err, "diverged"));
   CHECK(has(wild.err, "epoch 1, batch"));
   CHECK(has(wild.err, "hidden1"));
-  const Result learn = pc(scratch, {"run", config, "--out", scratch / "wild2", "--set",
-                                    "learn.optimizer={sgd: {rate: 1e30}}", "--set", "learn.rate=constant"});
+  const Result learn = run_program(scratch, {"run", config, "--out", scratch / "wild2", "--set",
+                                             "learn.optimizer={sgd: {rate: 1e30}}", "--set", "learn.rate=constant"});
   CHECK(learn.status == 1);
   CHECK(has(learn.err, "lower relax's rate"));
   CHECK(read(run / "checkpoint.h5") == before);
@@ -254,7 +182,7 @@ TEST_CASE("wrong use ends with status 2 and a message that names the place and t
   const Scratch scratch;
   const fs::path config = write_config(scratch);
   const auto fails = [&](const std::vector<std::string>& arguments, const std::string& part) {
-    const Result result = pc(scratch, arguments);
+    const Result result = run_program(scratch, arguments);
     CAPTURE(part);
     CHECK(result.status == 2);
     CHECK(has(result.err, part));
@@ -284,7 +212,7 @@ TEST_CASE("a corrupt checkpoint is refused, and nothing is lost") {
   run_json(scratch, {config, "--out", run});
   const std::string good = read(run / "checkpoint.h5");
   std::ofstream(run / "checkpoint.h5", std::ios::binary) << good.substr(0, good.size() / 2);
-  const Result result = pc(scratch, {"run", config, "--out", run, "--resume"});
+  const Result result = run_program(scratch, {"run", config, "--out", run, "--resume"});
   CHECK(result.status == 2);
   CHECK(has(result.err, "checkpoint.h5"));
   CHECK(fs::exists(run / "best.h5"));
@@ -294,18 +222,18 @@ TEST_CASE("a corrupt checkpoint is refused, and nothing is lost") {
 TEST_CASE("pc graph, devices and data list") {
   const Scratch scratch;
   const fs::path cycle = fs::path(PC_SOURCE_DIR) / "configs" / "cycle.yaml";
-  const Result text = pc(scratch, {"graph", cycle});
+  const Result text = run_program(scratch, {"graph", cycle});
   CHECK(text.status == 0);
   CHECK(has(text.out, "a cycle: low -> high -> low"));
-  const Result json = pc(scratch, {"graph", cycle, "--json"});
+  const Result json = run_program(scratch, {"graph", cycle, "--json"});
   const Json graph = Json::parse(json.out);
   CHECK(graph["acyclic"] == false);
   CHECK(graph["nodes"].size() == 4);
-  const Result chain = pc(scratch, {"graph", write_config(scratch), "--json"});
+  const Result chain = run_program(scratch, {"graph", write_config(scratch), "--json"});
   CHECK(Json::parse(chain.out)["nodes"][0]["level"] == 2);
 
   const bool dot = std::system("dot -V >/dev/null 2>&1") == 0;
-  const Result drawn = pc(scratch, {"graph", cycle, "--svg", scratch / "g.svg"});
+  const Result drawn = run_program(scratch, {"graph", cycle, "--svg", scratch / "g.svg"});
   CHECK(drawn.status == (dot ? 0 : 2));
   if (dot) {
     CHECK(has(read(scratch / "g.svg"), "<svg"));
@@ -313,14 +241,14 @@ TEST_CASE("pc graph, devices and data list") {
     CHECK(has(drawn.err, "Graphviz"));
   }
 
-  const Result devices = pc(scratch, {"devices", "--json"});
+  const Result devices = run_program(scratch, {"devices", "--json"});
   CHECK(devices.status == 0);
   CHECK(Json::parse(devices.out)["devices"][0]["name"] == "cpu");
-  const Result data = pc(scratch, {"data", "list", "--json"});
+  const Result data = run_program(scratch, {"data", "list", "--json"});
   CHECK(data.status == 0);
   CHECK(has(data.out, "\"glyphs\""));
-  CHECK(pc(scratch, {"--help"}).status == 0);
-  CHECK(pc(scratch, {"run", "--help"}).status == 0);
+  CHECK(run_program(scratch, {"--help"}).status == 0);
+  CHECK(run_program(scratch, {"run", "--help"}).status == 0);
 }
 
 TEST_CASE("the README's commands and its config run") {
@@ -357,7 +285,7 @@ TEST_CASE("the README's commands and its config run") {
         arguments.push_back(more);
       }
     }
-    const Result result = pc(scratch, arguments);
+    const Result result = run_program(scratch, arguments);
     CAPTURE(result.err);
     CHECK(result.status == 0);
     ++commands;
@@ -397,14 +325,15 @@ TEST_CASE("ipc with a stop rule reports energies, and its divergence is seen") {
                                 std::string("relax.optimizer.sgd.rate=100")}) {
     bad.push_back(word);
   }
-  CHECK(pc(scratch, bad).status == 1);
+  CHECK(run_program(scratch, bad).status == 1);
 }
 
 TEST_CASE("a divergence in the last update is no success, and is not saved") {
   const Scratch scratch;
   const fs::path config = write_config(scratch);
-  const Result result = pc(scratch, {"run", config, "--out", scratch / "r", "--set",
-                                     "learn={epochs: 1, optimizer: {sgd: {rate: 1e38}}}", "--set", "data.batch=1000"});
+  const Result result =
+      run_program(scratch, {"run", config, "--out", scratch / "r", "--set",
+                            "learn={epochs: 1, optimizer: {sgd: {rate: 1e38}}}", "--set", "data.batch=1000"});
   CHECK(result.status == 1);
   CHECK(has(result.err, "have left all bounds"));
   CHECK(!fs::exists(scratch / "r" / "checkpoint.h5"));
@@ -422,7 +351,7 @@ TEST_CASE("resuming: what may change and what may not") {
   const auto status = [&](std::vector<std::string> more) {
     std::vector<std::string> arguments = {"run", config, "--out", run, "--resume"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return pc(scratch, arguments).status;
+    return run_program(scratch, arguments).status;
   };
   CHECK(status({"--set", "learn.rate=constant"}) == 0);  // nothing there yet: it starts
   CHECK(status({"--set", "learn.rate=constant", "--set", "save.every_batches=5"}) == 0);

@@ -1,4 +1,7 @@
 // Activations: mu = f(x), entry by entry.   x, mu [batch, shape]
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/map.h"
 #include "pc/ops/ops.h"
 
@@ -27,7 +30,21 @@ void pullback(const OpCall& call, View delta, int, View dx, Write write) {
                         {.x = call.x[0], .dy = delta, .dx = dx, .f = f, .leak = leak(call.attrs), .write = write});
 }
 
+/// sup |f'|. Those of gelu (at sqrt 2), gelu_tanh and silu come from mpmath, 10 digits after the point, rounded up.
+template <Activation f>
+double lipschitz(const Attrs& attrs) {
+  if (f == Activation::leaky_relu) return std::max(1.0, std::abs(leak(attrs)));
+  if (f == Activation::gelu) return 1.1289041452;
+  if (f == Activation::gelu_tanh) return 1.1289930687;
+  if (f == Activation::silu) return 1.0998393202;
+  if (f == Activation::sigmoid) return 0.25;
+  return 1;
+}
+
 std::vector<OpExample> examples() { return {{{}, {{1}}, {}}, {{}, {{3, 7}}, {}}}; }
+std::vector<OpExample> leaky_examples() {
+  return {{{}, {{1}}, {}}, {{}, {{3, 7}}, {}}, {{{"slope", -1.5}}, {{5}}, {}}};
+}
 
 template <Activation f>
 constexpr Op activation(std::string_view name, std::string_view about, std::span<const AttrSpec> attrs = {}) {
@@ -39,7 +56,8 @@ constexpr Op activation(std::string_view name, std::string_view about, std::span
           .predict = predict<f>,
           .pullback = pullback<f>,
           .activation = f,
-          .examples = examples};
+          .lipschitz = lipschitz<f>,
+          .examples = f == Activation::leaky_relu ? leaky_examples : examples};
 }
 
 }  // namespace

@@ -22,6 +22,8 @@ void weight_grad(const OpCall& call, View delta, int, View dw, Write write) {
   kernels::sum_rows(call.exec, {.x = delta, .row = dw, .write = write});
 }
 
+double lipschitz(const Attrs&) { return 0; }  // it has no source
+
 std::vector<OpExample> examples() { return {{{}, {}, Shape{1}}, {{}, {}, Shape{3, 5}}}; }
 
 }  // namespace
@@ -34,6 +36,7 @@ extern const Op constant{.name = "constant",
                          .params = params,
                          .predict = predict,
                          .weight_grad = weight_grad,
+                         .lipschitz = lipschitz,
                          .examples = examples};
 
 }  // namespace pc::ops

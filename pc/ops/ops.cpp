@@ -5,9 +5,9 @@ namespace pc {
 
 std::span<const Op* const> all_ops() {
   static constexpr const Op* list[] = {
-      &ops::linear, &ops::constant, &ops::scale,     &ops::identity,   &ops::add,      &ops::multiply,
-      &ops::concat, &ops::softmax,  &ops::relu,      &ops::leaky_relu, &ops::gelu,     &ops::gelu_tanh,
-      &ops::silu,   &ops::tanh,     &ops::hard_tanh, &ops::sigmoid,    &ops::softplus,
+      &ops::linear,    &ops::matmul, &ops::constant, &ops::scale,     &ops::identity, &ops::add,        &ops::subtract,
+      &ops::multiply,  &ops::concat, &ops::slice,    &ops::softmax,   &ops::relu,     &ops::leaky_relu, &ops::gelu,
+      &ops::gelu_tanh, &ops::silu,   &ops::tanh,     &ops::hard_tanh, &ops::sigmoid,  &ops::softplus,
   };
   return list;
 }

@@ -5,7 +5,7 @@
 
 namespace pc::ops {
 
-extern const Op linear, constant, scale, identity, add, multiply, concat, softmax;
+extern const Op linear, matmul, constant, scale, identity, add, subtract, multiply, concat, slice, softmax;
 extern const Op relu, leaky_relu, gelu, gelu_tanh, silu, tanh, hard_tanh, sigmoid, softplus;
 
 }  // namespace pc::ops

@@ -1,4 +1,6 @@
 // scale: mu = s x, and identity: mu = x.   x, mu [batch, shape]
+#include <cmath>
+
 #include "kernels/arithmetic.h"
 #include "pc/ops/ops.h"
 
@@ -21,6 +23,8 @@ void apply(const OpCall& call, const View& from, const View& to, Write write) {
 void predict(const OpCall& call, View mu, Write write) { apply(call, call.x[0], mu, write); }
 void pullback(const OpCall& call, View delta, int, View dx, Write write) { apply(call, delta, dx, write); }
 
+double lipschitz(const Attrs& attrs) { return std::abs(factor(attrs)); }
+
 std::vector<OpExample> scale_examples() { return {{{{"by", 0.7}}, {{1}}, {}}, {{{"by", -1.3}}, {{3, 5}}, {}}}; }
 std::vector<OpExample> identity_examples() { return {{{}, {{7}}, {}}}; }
 
@@ -33,6 +37,7 @@ extern const Op scale{.name = "scale",
                       .infer = infer,
                       .predict = predict,
                       .pullback = pullback,
+                      .lipschitz = lipschitz,
                       .examples = scale_examples};
 
 extern const Op identity{.name = "identity",
@@ -41,6 +46,7 @@ extern const Op identity{.name = "identity",
                          .infer = infer,
                          .predict = predict,
                          .pullback = pullback,
+                         .lipschitz = lipschitz,
                          .examples = identity_examples};
 
 }  // namespace pc::ops

@@ -16,6 +16,10 @@ void pullback(const OpCall& call, View delta, int, View dx, Write write) {
   kernels::softmax_pullback(call.exec, {.x = call.x[0], .dy = delta, .dx = dx, .write = write});
 }
 
+/// Its Jacobian is the covariance matrix of a draw from mu: along a direction of length 1, whose entries lie no further
+/// than sqrt 2 apart, the variance is at most (sqrt 2 / 2)^2.
+double lipschitz(const Attrs&) { return 0.5; }
+
 std::vector<OpExample> examples() { return {{{}, {{1}}, {}}, {{}, {{7}}, {}}}; }
 
 }  // namespace
@@ -26,6 +30,7 @@ extern const Op softmax{.name = "softmax",
                         .infer = infer,
                         .predict = predict,
                         .pullback = pullback,
+                        .lipschitz = lipschitz,
                         .examples = examples};
 
 }  // namespace pc::ops

@@ -1,0 +1,92 @@
+#include "experiments/check_batch.h"
+
+#include <algorithm>
+
+namespace pc::experiments {
+namespace {
+
+double draw(std::uint64_t seed, NodeId node, std::uint64_t number, std::size_t index) {
+  return philox::uniform(philox::bits(seed, Purpose::check, static_cast<std::uint32_t>(node), number, index));
+}
+
+std::vector<double> random_values(const Graph& graph, NodeId id, std::int64_t size, std::uint64_t seed,
+                                  std::uint64_t number) {
+  const Node& node = graph.node(id);
+  const std::int64_t width = node.shape.count();
+  const Energy* energy = node.predictions.empty() ? &gaussian : graph.prediction(node.predictions[0]).spec.energy;
+  std::vector<double> values(static_cast<std::size_t>(size * width));
+  if (energy == &softmax_cross_entropy) {
+    for (std::int64_t row = 0; row < size; ++row) {
+      const double u = draw(seed, id, number, static_cast<std::size_t>(row));
+      values[static_cast<std::size_t>(row * width) + static_cast<std::size_t>(u * double(width))] = 1;
+    }
+    return values;
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double u = draw(seed, id, number, i);
+    values[i] = energy == &bernoulli ? u : philox::normal(u);
+  }
+  return values;
+}
+
+DataConfig with_batch(DataConfig data, std::int64_t size) {
+  data.batch = size;
+  return data;
+}
+
+/// The data on the CPU, whatever device is checked: every device then gets the same numbers.
+std::unique_ptr<Feed> make_feed(const Config& config, std::int64_t size) {
+  return std::make_unique<Feed>(Exec{}, load_data(config.data.request), with_batch(config.data, size), config.seed);
+}
+
+void check_width(const Graph& graph, const std::string& name, std::int64_t width, const std::string& set) {
+  const Node& node = graph.node(graph.find(name));
+  PC_CHECK(node.shape.count() == width, "check", "node ", name, " has shape ", node.shape.text(), ", but ", set,
+           " has ", width, " values for it");
+}
+
+}  // namespace
+
+CheckBatch random_batch(const Graph& graph, const std::vector<std::string>& clamped, std::int64_t size,
+                        std::uint64_t seed, std::uint64_t number) {
+  CheckBatch batch{size, {}};
+  for (const std::string& name : clamped) {
+    batch.values[name] = random_values(graph, graph.find(name), size, seed, number);
+  }
+  return batch;
+}
+
+BatchSource::BatchSource(const Config& config, std::int64_t size, bool random)
+    : config_(config), graph_(config.unpadded.nodes, config.unpadded.edges), size_(size) {
+  for (const std::string& name : task_names(config)) static_cast<void>(graph_.find(name));
+  if (random || config.check_task) return;
+  feed_ = make_feed(config, size);
+  size_ = std::min(size, feed_->train().count);
+  check_width(graph_, config.classify.input, feed_->size(), config.data.request.set);
+  check_width(graph_, config.classify.target, feed_->classes(), config.data.request.set);
+}
+
+CheckBatch BatchSource::batch(std::int64_t number) const {
+  if (feed_ == nullptr) {
+    return random_batch(graph_, task_names(config_), size_, config_.check.seed, static_cast<std::uint64_t>(number));
+  }
+  CheckBatch batch{size_, {}};
+  const auto room = [&](const std::string& name, std::int64_t width) {
+    std::vector<double>& values = batch.values[name];
+    values.resize(static_cast<std::size_t>(size_ * width));
+    return View{.data = values.data(), .shape = {size_, width}, .dtype = DType::f64};
+  };
+  const Part& part = feed_->train();
+  feed_->rewind(part, number % (part.count / size_) * size_);
+  feed_->record_input(Exec{}, part, room(config_.classify.input, feed_->size()));
+  feed_->record_target(Exec{}, part, room(config_.classify.target, feed_->classes()), config_.classify.on,
+                       config_.classify.off);
+  return batch;
+}
+
+std::string BatchSource::about() const {
+  const std::string count = std::to_string(size_);
+  return feed_ == nullptr ? count + " random samples" : count + " examples of " + config_.data.request.set;
+}
+
+}  // namespace pc::experiments

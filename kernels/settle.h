@@ -1,0 +1,123 @@
+// A whole relaxation of a small dense network in one kernel: on CUDA each block takes a few samples, keeps their values
+// and all weights in shared memory, and goes through every step by itself, without a word to the others.
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/kernel.h"
+#include "kernels/scalar_math.h"
+#include "kernels/write.h"
+
+namespace pc::kernels {
+
+using scalar::Activation;
+
+/// z = gain before(x_source) W^T + b, and its prediction gets after(z). Without W: z = x_source.
+struct SettleEdge {
+  int source = 0, prediction = 0;  // places in the lists
+  View w = {};                     // [out, in]
+  View b = {};                     // [out]
+  double gain = 1;
+  Activation before = Activation::identity, after = Activation::identity;
+  double leak = 0;  // of both
+};
+
+/// E = 1/2 p |x - mu|^2 of one node.
+struct SettlePrediction {
+  int node = 0;
+  View base = {};  // [rows, n]: base_map(base) is the part of mu that never changes; empty: none
+  Activation base_map = Activation::identity;
+  double base_leak = 0;
+  double precision = 1;
+};
+
+struct SettleNode {
+  View x;  // [rows, n]
+  bool free = false;
+};
+
+/// `steps` times, for all free nodes at once: velocity <- momentum velocity + dF/dx;  x <- x - rate velocity, from a
+/// velocity of zero. Only edges whose source may move are listed. At most kMost of each.
+struct SettleArgs {
+  static constexpr int kMost = 16;
+  template <class T>
+  struct List {
+    std::array<T, kMost> items = {};
+    int count = 0;
+
+    void add(const T& item) {
+      PC_CHECK(count < kMost, "settle", "takes at most ", kMost, " nodes, predictions and edges");
+      items[static_cast<std::size_t>(count++)] = item;
+    }
+    [[nodiscard]] const T* begin() const { return items.data(); }
+    [[nodiscard]] const T* end() const { return items.data() + count; }
+    [[nodiscard]] const T& operator[](int i) const { return items[static_cast<std::size_t>(i)]; }
+  };
+  List<SettleNode> nodes;
+  List<SettlePrediction> predictions;
+  List<SettleEdge> edges;
+  int steps = 1;
+  double rate = 0.1, momentum = 0;
+
+  [[nodiscard]] std::int64_t rows() const { return nodes[0].x.rows(); }
+  [[nodiscard]] DType dtype() const { return nodes[0].x.dtype; }
+  [[nodiscard]] std::int64_t width(const SettlePrediction& p) const { return nodes[p.node].x.cols(); }
+
+  void check() const {
+    PC_CHECK(nodes.count > 0 && steps > 0, "settle", "there is nothing to do");
+    for (const SettleNode& node : nodes) {
+      PC_CHECK(node.x.rows() == rows() && node.x.dtype == dtype(), "settle", "nodes differ in rows or types");
+    }
+    for (const SettlePrediction& p : predictions) {
+      if (!p.base.empty()) check_alike("settle", nodes[p.node].x, p.base);
+    }
+    for (const SettleEdge& e : edges) {
+      const std::int64_t in = nodes[e.source].x.cols(), out = width(predictions[e.prediction]);
+      const bool fits = e.w.empty() ? in == out : e.w.rows() == out && e.w.cols() == in && e.w.dtype == dtype();
+      PC_CHECK(fits && (e.b.empty() || (e.b.count() == out && e.b.dtype == dtype())), "settle",
+               "weights do not fit their nodes");
+    }
+  }
+  void touches(Touches& t) const {
+    for (const SettleNode& node : nodes) node.free ? t.write(node.x) : t.read(node.x);
+    for (const SettlePrediction& p : predictions) t.read(p.base);
+    for (const SettleEdge& e : edges) t.read_all(e.w).read_all(e.b);
+  }
+  [[nodiscard]] double flops() const {
+    double once = 0;
+    for (const SettleEdge& e : edges) once += 4.0 * static_cast<double>(e.w.empty() ? 0 : e.w.count());
+    return once * static_cast<double>(rows()) * steps;
+  }
+};
+
+void settle_cpu(const SettleArgs&, Share);
+void settle_cuda(const SettleArgs&, CudaContext&);
+
+/// Where everything lies in a block's shared memory, in entries: the weights once, the state for each sample.
+struct SettleLayout {
+  struct NodeAt {
+    int x, velocity;
+  };
+  struct PredictionAt {
+    int base, delta;
+  };
+  struct EdgeAt {
+    int w, b, a, slope, dz, sums;  // a = before(x) and its slope; sums of parts of a product, in either direction
+  };
+  std::array<NodeAt, SettleArgs::kMost> nodes = {};
+  std::array<PredictionAt, SettleArgs::kMost> predictions = {};
+  std::array<EdgeAt, SettleArgs::kMost> edges = {};
+  int weights = 0, state = 0;
+};
+
+/// Terms of a product that one thread adds up.
+inline constexpr int kSettleChunk = 32;
+
+[[nodiscard]] SettleLayout settle_layout(const SettleArgs& args);
+/// Whether a block of compute capability 9.0 has memory enough for the weights and one sample.
+[[nodiscard]] bool settle_fits(const SettleArgs& args);
+
+inline constexpr Kernel<SettleArgs> settle{"settle", settle_cpu, PC_CUDA(settle_cuda)};
+
+}  // namespace pc::kernels

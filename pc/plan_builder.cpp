@@ -1,0 +1,526 @@
+#include "pc/plan_builder.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "kernels/arithmetic.h"
+#include "kernels/reduce.h"
+#include "kernels/runge_kutta.h"
+#include "kernels/value_update.h"
+#include "pc/step_bound.h"
+
+namespace pc {
+
+PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
+    : network_(network),
+      graph_(network.graph()),
+      spec_(spec),
+      plan_(plan),
+      exec_(network.exec()),
+      nodes_(static_cast<std::size_t>(graph_.node_count())),
+      predictions_(static_cast<std::size_t>(graph_.prediction_count())),
+      edge_back_(static_cast<std::size_t>(graph_.edge_count())),
+      weight_version_(static_cast<std::size_t>(graph_.param_count()), 0) {
+  for (const Clamp& clamp : spec_.clamps) {
+    NodeState& clamped = node(clamp.node);
+    const bool has_predictions = !graph_.node(clamp.node).predictions.empty();
+    clamped.nudged = schedule().free_output && has_predictions;
+    clamped.free = clamp.masked ? Free::part : clamped.nudged ? Free::all : Free::none;
+  }
+  const bool wants_levels = schedule().sweeps() || precisions_change() || spec_.relax.sweep == Sweep::even_odd;
+  if (wants_levels) {
+    const std::vector<int> level = levels_to_loss(graph_, spec_.clamps);
+    for (NodeId v = 0; v < graph_.node_count(); ++v) node(v).level = level[static_cast<std::size_t>(v)];
+  }
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    const Prediction& prediction = graph_.prediction(p);
+    const bool observed =
+        std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end();
+    const bool softened = spec_.settings.nudge && node(prediction.node).free == Free::none;
+    // Fusing spares "mu" and brings the error itself past the activation; some need the one, some bring something else.
+    const bool apart = observed || softened || by_errors() || schedule().learn == Learn::first_arrival;
+    if (!spec_.optimize || apart || prediction.edges.size() != 1 || terms(p).energy != &gaussian) continue;
+    const auto& chain = graph_.edge(prediction.edges[0]).chain;
+    state(p).fused = chain.size() >= 2 && chain.back().op->activation.has_value();
+  }
+  // Where each node moves once, and only after its value was used, the start need not be kept.
+  const bool frozen = schedule().frozen && (schedule().moves == Moves::all || !spec_.optimize);
+  keeps_start_ = frozen || spec_.relax.forward_update || schedule().free_output;
+}
+
+// --- questions ---
+
+/// An edge whose contribution cannot change while this plan relaxes.
+bool PlanBuilder::constant_edge(EdgeId e) const {
+  const Edge& edge = graph_.edge(e);
+  for (const NodeId from : edge.from) {
+    if (node(from).free != Free::none) return false;
+  }
+  if (!updates_in_loop()) return true;
+  return std::all_of(edge.chain.begin(), edge.chain.end(), [](const Link& link) { return link.params.empty(); });
+}
+
+Key PlanBuilder::edge_key(EdgeId e) const {
+  Key key;
+  for (const NodeId from : graph_.edge(e).from) key.push_back(source_version(from));
+  for (const Link& link : graph_.edge(e).chain) {
+    for (const ParamId id : link.params) key.push_back(weight_version_[static_cast<std::size_t>(id)]);
+  }
+  return key;
+}
+
+/// Whether a result is already there; remembers the key either way.
+bool PlanBuilder::same(Key& last, Key now) const {
+  now.push_back(1);  // never equal to an empty key
+  const bool equal = spec_.optimize && last == now;
+  last = std::move(now);
+  return equal;
+}
+
+PlanBuilder::Terms PlanBuilder::terms(PredictionId p) {
+  const NodeState& owner = node(graph_.prediction(p).node);
+  if (owner.nudged || (schedule().exact && owner.free != Free::none)) return {&gaussian, 1.0, {}};
+  return {graph_.prediction(p).spec.energy, network_.precision_scale(p), network_.precisions(p)};
+}
+
+/// What the precision schedule makes of a prediction's error at step t.
+double PlanBuilder::factor(int t, PredictionId p) const {
+  using Kind = PrecisionSchedule::Kind;
+  const PrecisionSchedule& precision = spec_.relax.precision;
+  const int level = node(graph_.prediction(p).node).level;
+  if (precision.kind == Kind::constant || level < 0) return 1;
+  if (precision.kind == Kind::spiking) return t == level ? 1 : precision.floor;
+  return t < level ? 0 : std::exp(-precision.decay * (t - level));
+}
+
+/// The signed strength of the targets' pull in this phase.
+double PlanBuilder::nudge_beta() const {
+  const Nudge nudge = spec_.settings.nudge.value_or(Nudge{});
+  const bool negative = nudge.side == Nudge::Side::negative || (!one_sided() && phase_ == 1);
+  return negative ? -nudge.beta : nudge.beta;
+}
+
+View PlanBuilder::source(NodeId v) {
+  if (!frozen_ || node(v).free == Free::none) return value(v);
+  if (keeps_start_) return buffer("x0", v);
+  PC_CHECK(node(v).version == node(v).start_version, "plan", "node ", graph_.node(v).name,
+           " has moved, but what it was is still needed");
+  return value(v);
+}
+
+std::vector<View> PlanBuilder::inputs(EdgeId e, int link) {
+  if (link > 0) return network_.link_inputs(e, link, spec_.batch);
+  std::vector<View> views;
+  for (const NodeId from : graph_.edge(e).from) views.push_back(source(from));
+  return views;
+}
+
+bool PlanBuilder::passes_on(PredictionId p) const {
+  return backward_ && node(graph_.prediction(p).node).free != Free::none;
+}
+
+View PlanBuilder::arriving(EdgeId e, int link) {
+  const PredictionId p = graph_.edge(e).prediction;
+  if (link != last_link(e)) return network_.link_buffer("dz", e, link, spec_.batch);
+  if (passes_on(p)) return buffer("back", graph_.prediction(p).node);
+  return gated_ ? network_.prediction_buffer("gated", p, spec_.batch) : delta(p);
+}
+
+// --- predictions ---
+
+void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
+  const std::vector<View> x = inputs(e, link), w = network_.link_weights(e, link);
+  const Link& l = link_of(e, link);
+  l.op->predict({exec_, x, w, l.attrs}, out, write);
+}
+
+void PlanBuilder::predict_edge(EdgeId e, View mu, Write write) {
+  for (int link = 0; link < last_link(e); ++link) {
+    predict_link(e, link, network_.link_buffer("z", e, link, spec_.batch), Write::set);
+  }
+  predict_link(e, last_link(e), mu, write);
+}
+
+void PlanBuilder::predict_edges(PredictionId p, bool constant_ones, View mu, Write write) {
+  for (const EdgeId e : graph_.prediction(p).edges) {
+    if (constant_edge(e) != constant_ones) continue;
+    predict_edge(e, mu, write);
+    write = Write::add;
+  }
+}
+
+void PlanBuilder::predict(PredictionId p) {
+  const Prediction& prediction = graph_.prediction(p);
+  PredictionState& s = state(p);
+  Key key, constant;
+  bool any_constant = false, any_moving = false;
+  for (const EdgeId e : prediction.edges) {
+    const Key edge = edge_key(e);
+    key.insert(key.end(), edge.begin(), edge.end());
+    if (constant_edge(e)) constant.insert(constant.end(), edge.begin(), edge.end());
+    (constant_edge(e) ? any_constant : any_moving) = true;
+  }
+  if (same(s.mu, key)) return;
+  s.mu_version = fresh();
+  part("predict");
+  if (s.fused) {
+    const EdgeId e = prediction.edges[0];
+    for (int link = 0; link < last_link(e); ++link) {
+      predict_link(e, link, network_.link_buffer("z", e, link, spec_.batch), Write::set);
+    }
+    return;
+  }
+  if (prediction.edges.empty()) return kernels::fill(exec_, {.out = mu(p)});
+  if (!any_constant || !any_moving) {
+    Write write = Write::set;
+    for (const EdgeId e : prediction.edges) {
+      predict_edge(e, mu(p), write);
+      write = Write::add;
+    }
+    return;
+  }
+  // Some of the edges never change: their sum is kept in "base". (Without `optimize` it is added up again each time,
+  // but in the same order, so that the numbers are the same.)
+  const View base = network_.prediction_buffer("base", p, spec_.batch);
+  if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
+  kernels::copy(exec_, {.in = base, .out = mu(p)});
+  predict_edges(p, false, mu(p), Write::add);
+}
+
+void PlanBuilder::predict_all() {
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) predict(p);
+}
+
+/// The error of a prediction, multiplied by `factor`.
+void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
+  const Prediction& prediction = graph_.prediction(p);
+  PredictionState& s = state(p);
+  const Terms t = terms(p);
+  const int value_version = node(prediction.node).version;
+  // A distribution that nobody observes has no energy: cross-entropies of free nodes are left out.
+  const bool unobserved = !t.energy->zero_at_prediction && node(prediction.node).free == Free::all;
+  // Nor has one from which there is no way to a loss, in schedules that count the steps from there: backprop does not
+  // see it, and its error would be early at the levels before.
+  const bool apart = schedule().sweeps() && node(prediction.node).level < 0;
+  const bool settled = spec_.optimize && s.settled_value == value_version && s.settled_mu == s.mu;
+  s.zero = unobserved || apart || settled || factor == 0;
+  if (s.zero) {
+    s.delta_version = 0;
+    s.error.clear();
+    return;
+  }
+  const bool again = !same(s.error, {value_version, s.mu_version}) || s.factor != factor;
+  if (!again && (s.has_energy || !want_energy)) return;
+  s.factor = factor;
+  part("error");
+  const View energy = want_energy ? energy_rows(p) : View{};
+  if (s.fused) {
+    const EdgeId e = prediction.edges[0];
+    const Link& last = link_of(e, last_link(e));
+    const auto slope = last.attrs.find("slope");
+    kernels::map_error(exec_, {.x = value(prediction.node),
+                               .z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch),
+                               .delta = delta(p),
+                               .dz = network_.link_buffer("dz", e, last_link(e) - 1, spec_.batch),
+                               .energy = energy,
+                               .f = *last.op->activation,
+                               .leak = slope == last.attrs.end() ? 0.0 : slope->second,
+                               .precision = factor * t.precision,
+                               .precisions = t.precisions});
+  } else {
+    const bool own = !t.energy->own_is_delta && node(prediction.node).free != Free::none;
+    (*t.energy->error)(exec_, {.x = value(prediction.node),
+                               .mu = mu(p),
+                               .delta = delta(p),
+                               .own = own ? network_.prediction_buffer("own", p, spec_.batch) : View{},
+                               .energy = energy,
+                               .precision = factor * t.precision,
+                               .precisions = t.precisions});
+  }
+  if (again) s.delta_version = fresh();
+  s.has_energy = want_energy;
+}
+
+/// beta dC/dx for the cost C = E(target, x), the node's own energy with its value in the place of the prediction; the
+/// cost's rows are multiplied by -beta.
+void PlanBuilder::nudge_pull(NodeId v) {
+  part("error");
+  const PredictionId p = graph_.node(v).predictions[0];
+  const EnergySpec& cost = graph_.prediction(p).spec;
+  // delta = -precision dC/dmu, so a negative precision gives the slope itself.
+  (*cost.energy->error)(exec_, {.x = buffer("target", v),
+                                .mu = value(v),
+                                .delta = buffer("nudge", v),
+                                .own = {},
+                                .energy = network_.row_buffer("cost/" + graph_.node(v).name, spec_.batch),
+                                .precision = -nudge_beta() * network_.precision_scale(p),
+                                .precisions = network_.precisions(p)});
+}
+
+// --- the way back ---
+
+/// Brings what an edge's prediction sends to the output of each of its links ("dz").
+void PlanBuilder::edge_backward(EdgeId e) {
+  const PredictionId p = graph_.edge(e).prediction;
+  Key key = edge_key(e);
+  key.push_back(sent_version(p));
+  key.push_back(gated_ ? 1 : 0);
+  if (same(edge_back_[static_cast<std::size_t>(e)], key)) return;
+  const int from = state(p).fused ? last_link(e) - 1 : last_link(e);
+  for (int link = from; link > 0; --link) {
+    const std::vector<View> x = inputs(e, link), w = network_.link_weights(e, link);
+    const Link& l = link_of(e, link);
+    l.op->pullback({exec_, x, w, l.attrs}, arriving(e, link), 0, network_.link_buffer("dz", e, link - 1, spec_.batch),
+                   Write::set);
+  }
+}
+
+/// Adds what arrives at the beginning of an edge to one of its sources' "back".
+void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) {
+  const std::vector<View> x = inputs(e, 0), w = network_.link_weights(e, 0);
+  const Link& first = link_of(e, 0);
+  first.op->pullback({exec_, x, w, first.attrs}, arriving(e, 0), source, back, write);
+}
+
+/// back = sum over the edges out of v of (d op/dx_v)^T of what they send. False if it is known to be zero.
+bool PlanBuilder::pull_back(NodeId v) {
+  struct Contribution {
+    EdgeId edge;
+    int source;
+  };
+  std::vector<Contribution> contributions;
+  Key key;
+  for (const EdgeId e : graph_.node(v).out) {
+    const Edge& edge = graph_.edge(e);
+    if (sends_nothing(edge.prediction)) continue;
+    for (std::size_t source = 0; source < edge.from.size(); ++source) {
+      if (edge.from[source] == v) contributions.push_back({e, static_cast<int>(source)});
+    }
+    const Key versions = edge_key(e);
+    key.insert(key.end(), versions.begin(), versions.end());
+    key.push_back(sent_version(edge.prediction));
+  }
+  if (contributions.empty()) {
+    node(v).back_version = 0;
+    node(v).back.clear();
+    return false;
+  }
+  if (same(node(v).back, key)) return true;
+  node(v).back_version = fresh();
+  part("pullback");
+  const View back = buffer("back", v);
+  Write write = Write::set;
+  for (const auto& [e, source] : contributions) {
+    edge_backward(e);
+    pull_edge(e, source, back, write);
+    write = Write::add;
+  }
+  return true;
+}
+
+/// Sum of dE/dx over the node's own predictions, and of a target's pull; an empty view if it is known to be zero.
+View PlanBuilder::own_gradient(NodeId v) {
+  std::vector<View> list;
+  for (const PredictionId p : graph_.node(v).predictions) {
+    if (state(p).zero) continue;
+    list.push_back(terms(p).energy->own_is_delta ? delta(p) : network_.prediction_buffer("own", p, spec_.batch));
+  }
+  if (node(v).nudged && pulls_) list.push_back(buffer("nudge", v));
+  if (list.size() <= 1) return list.empty() ? View{} : list[0];
+  part("move");
+  const View sum = buffer("own_sum", v);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    kernels::axpby(exec_, {.x = list[i], .y = sum, .a = 1, .b = i == 0 ? 0.0 : 1.0});
+  }
+  return sum;
+}
+
+/// The gradients of free nodes, all from one snapshot; nodes whose gradient is known to be zero are left out.
+std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
+  std::vector<Pull> pulls;
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).free == Free::none) continue;
+    const bool odd = node(v).level > 0 && node(v).level % 2 == 1;
+    if (parity != Parity::both && odd != (parity == Parity::odd)) continue;
+    if (node(v).nudged && pulls_) nudge_pull(v);
+    const View own = own_gradient(v);
+    const bool pulled = pull_back(v);
+    if (own.empty() && !pulled) continue;
+    pulls.push_back({v, own, pulled ? buffer("back", v) : View{}});
+  }
+  return pulls;
+}
+
+// --- moving ---
+
+/// Moves `variable`, the value of a node or its error, by one step of gradient descent or Adam.
+void PlanBuilder::move(const Pull& pull, const View& variable) {
+  const NodeId v = pull.node;
+  const bool steepest = std::holds_alternative<GradientNorm>(spec_.relax.stop);
+  const kernels::ValueGradient g{
+      .x = variable,
+      .own = pull.own,
+      .back = pull.back,
+      .free = free_mask(v),
+      .steepest = steepest ? network_.row_buffer("steepest/" + graph_.node(v).name, spec_.batch) : View{}};
+  if (const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper)) {
+    kernels::value_sgd(exec_, {.g = g,
+                               .velocity = sgd->momentum != 0 ? buffer("value_velocity", v) : View{},
+                               .rate = sgd->rate,
+                               .momentum = sgd->momentum,
+                               .bound = sgd->automatic ? network_.scalar(kStepBound) : View{}});
+  } else {
+    const auto& adam = std::get<ValueAdam>(spec_.relax.stepper);
+    kernels::value_adam(exec_, {.g = g,
+                                .m = buffer("value_m", v),
+                                .v = buffer("value_v", v),
+                                .step = network_.scalar("clock/value_step"),
+                                .rate = adam.rate,
+                                .beta1 = adam.beta1,
+                                .beta2 = adam.beta2,
+                                .epsilon = adam.epsilon});
+  }
+  node(v).version = fresh();
+}
+
+/// progress = the largest of it and of these rows.
+void PlanBuilder::find_steepest(const View& rows, Write& write) {
+  kernels::largest(exec_, {.in = rows, .out = plan_.progress_, .write = write});
+  write = Write::add;
+}
+
+void PlanBuilder::move_values(const std::vector<Pull>& pulls, Write steepest) {
+  part("move");
+  const bool wanted = std::holds_alternative<GradientNorm>(spec_.relax.stop);
+  for (const Pull& pull : pulls) {
+    const bool by_error = by_errors() && !graph_.node(pull.node).predictions.empty();
+    move(pull, by_error ? buffer("e", pull.node) : value(pull.node));
+    if (wanted) find_steepest(network_.row_buffer("steepest/" + graph_.node(pull.node).name, spec_.batch), steepest);
+  }
+  if (wanted && steepest == Write::set) kernels::fill(exec_, {.out = plan_.progress_});
+}
+
+namespace {
+
+/// An explicit Runge-Kutta method. Row s of `at` says where stage s looks, from the slopes of the stages before.
+struct Tableau {
+  int stages = 1;
+  std::array<std::array<double, 4>, 4> at{};
+  std::array<double, 4> result{};
+  std::array<double, 4> error{};  // result minus that of the embedded method
+};
+
+const Tableau& tableau(ValueFlow::Method method) {
+  static const Tableau euler{1, {}, {1}, {}};
+  static const Tableau heun{2, {{{}, {1}}}, {0.5, 0.5}, {}};
+  static const Tableau rk4{4, {{{}, {0.5}, {0, 0.5}, {0, 0, 1}}}, {1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6}, {}};
+  // Bogacki & Shampine 1989. The fourth stage looks at the result itself and serves the error alone.
+  static const Tableau adaptive{4,
+                                {{{}, {0.5}, {0, 0.75}, {2.0 / 9, 1.0 / 3, 4.0 / 9}}},
+                                {2.0 / 9, 1.0 / 3, 4.0 / 9},
+                                {-5.0 / 72, 1.0 / 12, 1.0 / 9, -1.0 / 8}};
+  switch (method) {
+    case ValueFlow::Method::euler:
+      return euler;
+    case ValueFlow::Method::heun:
+      return heun;
+    case ValueFlow::Method::rk4:
+      return rk4;
+    case ValueFlow::Method::adaptive:
+      break;
+  }
+  return adaptive;
+}
+
+}  // namespace
+
+/// One step of the gradient flow. The gradients at the present values have been evaluated.
+void PlanBuilder::flow_step(int t) {
+  const auto& flow = std::get<ValueFlow>(spec_.relax.stepper);
+  const Tableau& method = tableau(flow.method);
+  const bool adaptive = flow.method == ValueFlow::Method::adaptive;
+  const View length = adaptive ? network_.scalar("clock/flow_step") : View{};
+  const double scale = adaptive ? 1.0 : flow.rate;
+  std::vector<std::vector<int>> slopes(nodes_.size());  // the stages at which a node had a gradient
+  const auto weighted = [&](NodeId v, const std::array<double, 4>& weights, auto& args, auto& target) {
+    args.count = 0;
+    for (const int s : slopes[static_cast<std::size_t>(v)]) {
+      const auto i = static_cast<std::size_t>(args.count++);
+      args.k[i] = buffer("slope" + std::to_string(s), v);
+      target[i] = weights[static_cast<std::size_t>(s)];
+    }
+  };
+  Write steepest = Write::set;
+  for (int s = 0; s < method.stages; ++s) {
+    if (s > 0) evaluate(t, false);
+    const std::vector<Pull> pulls = pull(Parity::both);
+    part("move");
+    for (const Pull& p : pulls) {
+      auto& known = slopes[static_cast<std::size_t>(p.node)];
+      if (known.empty()) kernels::copy(exec_, {.in = value(p.node), .out = buffer("flow_from", p.node)});
+      known.push_back(s);
+      const View slope = buffer("slope" + std::to_string(s), p.node);
+      if (p.own.empty()) {
+        kernels::fill(exec_, {.out = slope});
+      } else {
+        kernels::copy(exec_, {.in = p.own, .out = slope});
+      }
+      if (!p.back.empty()) kernels::axpby(exec_, {.x = p.back, .y = slope, .a = -1, .b = 1});
+      if (s == 0 && std::holds_alternative<GradientNorm>(spec_.relax.stop)) {
+        const View rows = network_.row_buffer("steepest/" + graph_.node(p.node).name, spec_.batch);
+        kernels::RkErrorArgs largest{
+            .x = slope, .from = slope, .absolute = 1, .relative = 0, .worst = rows, .free = free_mask(p.node)};
+        weighted(p.node, {1}, largest, largest.e);
+        kernels::rk_error(exec_, largest);
+        find_steepest(rows, steepest);
+      }
+    }
+    if (adaptive && s + 1 == method.stages) break;
+    const auto& weights = s + 1 == method.stages ? method.result : method.at[static_cast<std::size_t>(s) + 1];
+    for (NodeId v = 0; v < graph_.node_count(); ++v) {
+      if (slopes[static_cast<std::size_t>(v)].empty()) continue;
+      kernels::RkStageArgs stage{
+          .x = value(v), .from = buffer("flow_from", v), .h = length, .step = scale, .free = free_mask(v)};
+      weighted(v, weights, stage, stage.a);
+      kernels::rk_stage(exec_, stage);
+      node(v).version = fresh();
+    }
+  }
+  if (std::holds_alternative<GradientNorm>(spec_.relax.stop) && steepest == Write::set) {
+    kernels::fill(exec_, {.out = plan_.progress_});
+  }
+  if (!adaptive) return;
+  const View error = network_.scalar("clock/flow_error"), accepted = network_.scalar("clock/flow_accepted");
+  Write write = Write::set;
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (slopes[static_cast<std::size_t>(v)].empty()) continue;
+    const View rows = network_.row_buffer("flow_error/" + graph_.node(v).name, spec_.batch);
+    kernels::RkErrorArgs worst{.x = value(v),
+                               .from = buffer("flow_from", v),
+                               .h = length,
+                               .absolute = flow.absolute,
+                               .relative = flow.relative,
+                               .worst = rows,
+                               .free = free_mask(v)};
+    weighted(v, method.error, worst, worst.e);
+    kernels::rk_error(exec_, worst);
+    kernels::largest(exec_, {.in = rows, .out = error, .write = write});
+    write = Write::add;
+  }
+  if (write == Write::set) return;  // nothing moves
+  kernels::step_control(exec_, {.error = error,
+                                .h = length,
+                                .accepted = accepted,
+                                .time = network_.scalar("clock/flow_time"),
+                                .order = 3,
+                                .most = flow.most});
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (slopes[static_cast<std::size_t>(v)].empty()) continue;
+    kernels::choose(exec_, {.yes = value(v), .no = buffer("flow_from", v), .y = value(v), .flag = accepted});
+    node(v).version = fresh();
+  }
+}
+
+}  // namespace pc

@@ -1,0 +1,193 @@
+// The one loop that runs every schedule but backprop, executed symbolically: each buffer carries the number of its last
+// change, so that a result is recorded again only when something that it depends on has changed, and errors that are
+// known to be exactly zero (a node that still holds its own prediction) cost nothing. Hoisting of predictions from
+// clamped nodes and the light cone of a feedforward start both follow from these two rules.
+//
+//   plan_builder.cpp    predictions, errors, what is pulled back, and how values move
+//   plan_schedules.cpp  the start, the steps of each schedule, learning and the end
+//   plan_slices.cpp     the whole relaxation as one call, where the graph allows it
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/settle.h"
+#include "pc/plan.h"
+
+namespace pc {
+
+using Key = std::vector<int>;  // the versions of everything that a result was made from
+
+class PlanBuilder {
+ public:
+  /// `spec` with an exact schedule's own start, steps and rate filled in.
+  PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan);
+  void build();
+
+ private:
+  enum class Free : std::uint8_t { all, part, none };
+  enum class Parity : std::uint8_t { both, even, odd };
+
+  struct NodeState {
+    Free free = Free::all;
+    bool nudged = false;    // free, while a target pulls at it
+    int level = -1;         // levels_to_loss, where the schedule asks for it
+    int version = 0;        // of its value
+    int start_version = 0;  // of its value when the relaxation began
+    Key back;               // what the "back" buffer was made from
+    int back_version = 0;   // 0: known to be zero
+    bool arrived = false;   // Moves::front: something has been added to "back"
+  };
+  struct PredictionState {
+    bool fused = false;  // its last link is an activation that is evaluated with the error
+    Key mu, base, error;
+    int mu_version = 0, delta_version = 0;
+    int settled_value = -1;  // the version of the value, and what mu was made from, where x = mu entry by entry
+    Key settled_mu;
+    bool zero = false;  // the current error is known to be zero
+    bool has_energy = false;
+    double factor = 1;      // what the current error was multiplied by
+    int gated_version = 0;  // of the error that the gate has seen
+  };
+  /// What makes an error: the graph's energy, or the one that the schedule puts in its place.
+  struct Terms {
+    const Energy* energy;
+    double precision;
+    View precisions;
+  };
+  struct Pull {
+    NodeId node;
+    View own, back;  // dF/dx = own - back
+  };
+
+  // --- predictions, errors, the way back (plan_builder.cpp) ---
+  void predict(PredictionId p);
+  void predict_all();
+  void predict_edges(PredictionId p, bool constant_ones, View mu, Write write);
+  void predict_edge(EdgeId e, View mu, Write write);
+  void predict_link(EdgeId e, int link, View out, Write write);
+  void compare(PredictionId p, bool want_energy, double factor);
+  void nudge_pull(NodeId v);
+  void edge_backward(EdgeId e);
+  void pull_edge(EdgeId e, int source, View back, Write write);
+  bool pull_back(NodeId v);
+  View own_gradient(NodeId v);
+  std::vector<Pull> pull(Parity parity);
+  void move(const Pull& pull, const View& variable);
+  void move_values(const std::vector<Pull>& pulls, Write steepest);
+  void flow_step(int t);
+  void find_steepest(const View& rows, Write& write);
+
+  // --- all steps in one call (plan_slices.cpp) ---
+  [[nodiscard]] std::string not_sliced() const;
+  std::optional<kernels::SettleArgs> slices();
+  void settle(const kernels::SettleArgs& args);
+
+  // --- schedules (plan_schedules.cpp) ---
+  void look(int t);
+  void start();
+  void start_values();
+  void nudge_targets();
+  void reset_stepper();
+  void keep_start();
+  void restart();
+  void sweep();
+  void set_to_prediction(NodeId v);
+  void clamp_part(NodeId v);
+  void evaluate(int t, bool want_energy);
+  void step(int t);
+  void descend(int t);
+  void front_step(int t);
+  void deliver(PredictionId p);
+  void error_step();
+  void follow_errors();
+  void gate(PredictionId p);
+  void begin_gradients();
+  void gradients_of(EdgeId e);
+  void gradients_of_all();
+  void end_gradients();
+  void learn_in_loop(int t);
+  void add_side(double share);
+  void finish();
+  void learn_at_end();
+  void update();
+  void add_energies(std::string (*name)(const Graph&, PredictionId));
+  void add_total_energy(const View& out, Write write);
+  void find_costs();
+  [[nodiscard]] bool unrolled() const;
+  void relax(std::vector<Program>& steps);
+
+  // --- small questions ---
+  [[nodiscard]] int fresh() { return ++versions_; }
+  [[nodiscard]] const Schedule& schedule() const { return *spec_.schedule; }
+  [[nodiscard]] bool learning() const { return spec_.gradients || spec_.learn; }
+  [[nodiscard]] bool updates_in_loop() const { return spec_.learn && schedule().learn == Learn::every_step; }
+  [[nodiscard]] bool precisions_change() const {
+    return spec_.relax.precision.kind != PrecisionSchedule::Kind::constant;
+  }
+  [[nodiscard]] bool one_sided() const { return spec_.settings.nudge.value_or(Nudge{}).side != Nudge::Side::centered; }
+  [[nodiscard]] bool by_errors() const { return schedule().engine == Engine::errors; }
+  [[nodiscard]] bool constant_edge(EdgeId e) const;
+  [[nodiscard]] Key edge_key(EdgeId e) const;
+  [[nodiscard]] bool same(Key& last, Key now) const;
+  [[nodiscard]] Terms terms(PredictionId p);
+  [[nodiscard]] double factor(int t, PredictionId p) const;
+  [[nodiscard]] double nudge_beta() const;
+  [[nodiscard]] const Link& link_of(EdgeId e, int link) const {
+    return graph_.edge(e).chain[static_cast<std::size_t>(link)];
+  }
+  [[nodiscard]] int last_link(EdgeId e) const { return static_cast<int>(graph_.edge(e).chain.size()) - 1; }
+  [[nodiscard]] NodeState& node(NodeId v) { return nodes_[static_cast<std::size_t>(v)]; }
+  [[nodiscard]] const NodeState& node(NodeId v) const { return nodes_[static_cast<std::size_t>(v)]; }
+  [[nodiscard]] PredictionState& state(PredictionId p) { return predictions_[static_cast<std::size_t>(p)]; }
+  [[nodiscard]] View value(NodeId v) { return network_.value(v, spec_.batch); }
+  [[nodiscard]] View buffer(const std::string& kind, NodeId v) { return network_.node_buffer(kind, v, spec_.batch); }
+  [[nodiscard]] View mu(PredictionId p) { return network_.prediction_buffer("mu", p, spec_.batch); }
+  [[nodiscard]] View delta(PredictionId p) { return network_.prediction_buffer("delta", p, spec_.batch); }
+  [[nodiscard]] View free_mask(NodeId v) { return node(v).free == Free::part ? buffer("free", v) : View{}; }
+  [[nodiscard]] View energy_rows(PredictionId p) {
+    return network_.row_buffer("energy/" + graph_.prediction(p).name, spec_.batch);
+  }
+
+  // What edges read: the values, or, with frozen predictions, the values of the start.
+  [[nodiscard]] View source(NodeId v);
+  [[nodiscard]] int source_version(NodeId v) const { return frozen_ ? node(v).start_version : node(v).version; }
+  [[nodiscard]] std::vector<View> inputs(EdgeId e, int link);
+
+  // What a prediction sends to its sources: its error; with errors as variables, the slope of the whole energy.
+  [[nodiscard]] bool passes_on(PredictionId p) const;
+  [[nodiscard]] bool sends_nothing(PredictionId p) { return passes_on(p) ? sent_version(p) == 0 : state(p).zero; }
+  [[nodiscard]] int sent_version(PredictionId p) {
+    return passes_on(p) ? node(graph_.prediction(p).node).back_version : state(p).delta_version;
+  }
+  /// What arrives at the output of a link on the way back.
+  [[nodiscard]] View arriving(EdgeId e, int link);
+
+  void record_into(Program& program) { exec_.recorder = program_ = &program; }
+  void part(std::string_view name) { program_->part(name); }
+
+  Network& network_;
+  const Graph& graph_;
+  PlanSpec spec_;
+  Plan& plan_;
+  Exec exec_;
+  Program* program_ = nullptr;
+  int versions_ = 0;
+  int phase_ = 0;             // ep relaxes once on each side
+  bool pulls_ = true;         // targets pull at nudged nodes
+  bool frozen_ = false;       // edges read the values of the start
+  bool keeps_start_ = false;  // in buffers "x0"
+  bool gated_ = false;        // weights learn from what the gate lets through
+  bool backward_ = false;     // errors as variables: on the way back
+  std::vector<NodeState> nodes_;
+  std::vector<PredictionState> predictions_;
+  std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from
+  std::vector<int> weight_version_;
+  std::set<ParamId> written_;                  // gradients that have been begun
+  std::optional<kernels::SettleArgs> sliced_;  // the whole relaxation, where it is one call
+};
+
+}  // namespace pc

@@ -1,0 +1,124 @@
+#include <algorithm>
+
+#include "pc/plan_builder.h"
+
+namespace pc {
+
+/// Why the relaxation cannot be one call; empty: it can, as far as the schedule goes.
+std::string PlanBuilder::not_sliced() const {
+  const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
+  const bool plain = schedule().engine == Engine::relax && schedule().learn == Learn::at_end && !schedule().frozen &&
+                     !schedule().free_output;
+  if (!plain) return "the schedule is not pc";
+  if (!spec_.optimize) return "plan.optimize is false";
+  if (sgd == nullptr || sgd->automatic) return "values move by another stepper than sgd with a rate of its own";
+  if (!std::holds_alternative<FixedSteps>(spec_.relax.stop)) return "somebody looks when to stop";
+  if (spec_.trace) return "somebody looks at each step";
+  if (spec_.relax.sweep != Sweep::synchronous) return "values move in turns";
+  if (spec_.relax.precision.kind != PrecisionSchedule::Kind::constant) return "precisions change from step to step";
+  return {};
+}
+
+namespace {
+
+double leak_of(const Link& link) {
+  const auto slope = link.attrs.find("slope");
+  return slope == link.attrs.end() ? 0.0 : slope->second;
+}
+
+/// A chain of at most one activation, one linear operator, and one activation; or a bare identity.
+std::optional<kernels::SettleEdge> dense(const Edge& edge) {
+  kernels::SettleEdge result;
+  if (edge.from.size() != 1) return std::nullopt;
+  if (edge.chain.size() == 1 && edge.chain[0].op->name == "identity") return result;
+  bool multiplied = false;
+  for (const Link& link : edge.chain) {
+    const auto f = link.op->activation;
+    if (link.op->name == "linear" && !multiplied) {
+      multiplied = true;
+      result.gain = link.attrs.at("gain");
+    } else if (f && !multiplied && result.before == scalar::Activation::identity) {
+      result.before = *f;
+      result.leak = leak_of(link);
+    } else if (f && multiplied && result.before == scalar::Activation::identity &&
+               result.after == scalar::Activation::identity) {
+      result.after = *f;
+      result.leak = leak_of(link);
+    } else {
+      return std::nullopt;
+    }
+  }
+  return multiplied ? std::optional(result) : std::nullopt;
+}
+
+}  // namespace
+
+/// The relaxation as one call, where the graph allows it and the device gains by it. Throws where it is demanded and
+/// cannot be.
+std::optional<kernels::SettleArgs> PlanBuilder::slices() {
+  const bool demanded = spec_.regime == Regime::sliced;
+  if (spec_.regime == Regime::library || (!demanded && exec_.device == Device::cpu)) return std::nullopt;
+  const auto refuse = [&](const std::string& why) -> std::optional<kernels::SettleArgs> {
+    PC_CHECK(!demanded, "plan", "regime: sliced cannot be had: ", why, "; use regime: auto");
+    return std::nullopt;
+  };
+  if (const std::string why = not_sliced(); !why.empty()) return refuse(why);
+  using Args = kernels::SettleArgs;
+  if (std::max({graph_.node_count(), graph_.prediction_count(), graph_.edge_count()}) > Args::kMost) {
+    return refuse("the graph has more than " + std::to_string(Args::kMost) + " nodes, predictions or edges");
+  }
+  const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);
+  Args args{.steps = spec_.relax.steps, .rate = sgd.rate, .momentum = sgd.momentum};
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).free == Free::part) return refuse("node " + graph_.node(v).name + " is clamped by a mask");
+    args.nodes.add({value(v), node(v).free == Free::all});
+  }
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    const Prediction& prediction = graph_.prediction(p);
+    const Terms t = terms(p);
+    if (t.energy != &gaussian || !t.precisions.empty()) {
+      return refuse("prediction " + prediction.name + " is not Gaussian with one precision");
+    }
+    kernels::SettlePrediction small{.node = prediction.node, .precision = t.precision};
+    bool any_constant = false, any_moving = false;
+    for (const EdgeId e : prediction.edges) (constant_edge(e) ? any_constant : any_moving) = true;
+    if (any_constant && state(p).fused) {  // its activation has not been applied
+      const EdgeId e = prediction.edges[0];
+      small.base = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
+      small.base_map = *link_of(e, last_link(e)).op->activation;
+      small.base_leak = leak_of(link_of(e, last_link(e)));
+    } else if (any_constant) {
+      small.base = any_moving ? network_.prediction_buffer("base", p, spec_.batch) : mu(p);
+    }
+    args.predictions.add(small);
+  }
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    if (constant_edge(e)) continue;
+    auto small = dense(graph_.edge(e));
+    if (!small) return refuse("edge " + graph_.edge(e).name + " is more than one linear operator and an activation");
+    small->source = graph_.edge(e).from[0];
+    small->prediction = graph_.edge(e).prediction;
+    for (int link = 0; link <= last_link(e); ++link) {
+      const std::vector<View> weights = network_.link_weights(e, link);
+      if (weights.empty()) continue;
+      small->w = weights[0];
+      if (weights.size() > 1) small->b = weights[1];
+    }
+    args.edges.add(*small);
+  }
+  if (!kernels::settle_fits(args)) return refuse("the weights do not fit the shared memory of one block");
+  return args;
+}
+
+/// What happens before the first move happens as ever; then all moves at once.
+void PlanBuilder::settle(const kernels::SettleArgs& args) {
+  look(0);
+  part("settle");
+  kernels::settle(exec_, args);
+  plan_.regime_ = Regime::sliced;
+  for (NodeState& n : nodes_) {
+    if (n.free != Free::none) n.version = fresh();
+  }
+}
+
+}  // namespace pc

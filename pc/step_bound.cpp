@@ -1,0 +1,117 @@
+#include "pc/step_bound.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "kernels/arithmetic.h"
+#include "kernels/gemm.h"
+#include "kernels/random.h"
+#include "kernels/reduce.h"
+
+namespace pc {
+namespace {
+
+/// Power iteration has come this close when a round changes the norm by no more, and may still be this much too low.
+constexpr double kClose = 1e-4;
+constexpr int kRounds = 200;
+
+/// What leads from a source of the edge to its prediction, at most.
+double stretch(Network& network, const Edge& edge, std::map<ParamId, double>& known) {
+  double product = 1;
+  for (const Link& link : edge.chain) {
+    PC_CHECK(link.op->lipschitz != nullptr, "step_bound", "edge ", edge.name, ": there is no bound on how ",
+             link.op->name, " stretches its sources; give a rate instead of auto");
+    product *= link.op->lipschitz(link.attrs);
+    if (link.params.empty()) continue;
+    const ParamId weight = link.params[0];
+    if (!known.contains(weight)) known[weight] = spectral_norm(network, weight);
+    product *= known[weight];
+  }
+  return product;
+}
+
+/// Largest singular value of a small matrix with entries of at least 0, rows by columns.
+double norm_of(const std::vector<std::vector<double>>& m) {
+  if (m.empty() || m[0].empty()) return 0;
+  std::vector<double> v(m[0].size(), 1.0), u(m.size());
+  double norm = 0;
+  for (int round = 0; round < 10 * kRounds; ++round) {
+    double square = 0;
+    for (std::size_t i = 0; i < m.size(); ++i) {
+      u[i] = 0;
+      for (std::size_t j = 0; j < v.size(); ++j) u[i] += m[i][j] * v[j];
+    }
+    for (std::size_t j = 0; j < v.size(); ++j) {
+      v[j] = 0;
+      for (std::size_t i = 0; i < m.size(); ++i) v[j] += m[i][j] * u[i];
+      square += v[j] * v[j];
+    }
+    const double next = std::sqrt(std::sqrt(square));
+    if (next == 0) return 0;
+    for (double& entry : v) entry /= next * next;
+    if (std::abs(next - norm) <= 0.01 * kClose * next) return next;
+    norm = next;
+  }
+  return norm;
+}
+
+}  // namespace
+
+double spectral_norm(Network& network, ParamId id) {
+  const View w = network.weight(id);
+  const Exec exec = network.exec();
+  const std::string& name = network.graph().param(id).name;
+  Arena& arena = network.arena();
+  const View v = arena.take("bound/in/" + name, {1, w.cols()}, network.dtype());
+  const View u = arena.take("bound/out/" + name, {1, w.rows()}, network.dtype());
+  const View square = network.scalar("bound/square");
+  kernels::random(exec, {.out = v, .a = 0, .b = 1, .seed = 1, .purpose = Purpose::weights});
+  double norm = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    kernels::sum(exec, {.in = v, .out = square, .squares = true});
+    const double length = std::sqrt(arena.read(square)[0]);
+    if (length == 0) return 0;
+    kernels::axpby(exec, {.x = v, .y = v, .a = 1 / length, .b = 0});
+    kernels::gemm(exec, {.a = v, .b = w, .c = u, .trans_b = kernels::Trans::yes});
+    kernels::sum(exec, {.in = u, .out = square, .squares = true});
+    const double next = std::sqrt(arena.read(square)[0]);
+    if (std::abs(next - norm) <= kClose * next) return next;
+    norm = next;
+    kernels::gemm(exec, {.a = u, .b = w, .c = v});
+  }
+  return norm;
+}
+
+double step_bound(Network& network, const Schedule& schedule, const std::vector<Clamp>& clamps) {
+  const Graph& graph = network.graph();
+  std::vector<bool> clamped(static_cast<std::size_t>(graph.node_count()), false);
+  for (const Clamp& clamp : clamps) clamped[static_cast<std::size_t>(clamp.node)] = !clamp.masked;
+  if (schedule.free_output) {
+    for (const NodeId v : loss_nodes(graph, clamps)) clamped[static_cast<std::size_t>(v)] = false;
+  }
+  std::vector<std::vector<double>> norms(static_cast<std::size_t>(graph.prediction_count()),
+                                         std::vector<double>(clamped.size(), 0.0));
+  std::map<ParamId, double> known;
+  for (const Edge& edge : graph.edges()) {
+    for (const NodeId from : edge.from) {
+      if (clamped[static_cast<std::size_t>(from)]) continue;
+      norms[static_cast<std::size_t>(edge.prediction)][static_cast<std::size_t>(from)] += stretch(network, edge, known);
+    }
+  }
+  double precision = 0;
+  std::size_t most = 1;
+  for (const Prediction& p : graph.predictions()) {
+    precision = std::max(precision, *std::max_element(p.spec.precision.begin(), p.spec.precision.end()));
+  }
+  for (const Node& node : graph.nodes()) most = std::max(most, node.predictions.size());
+  if (schedule.free_output) precision = std::max(precision, 1.0) + precision;
+  const double reach = std::sqrt(double(most)) + norm_of(norms);
+  return precision > 0 ? 1 / (precision * reach * reach * (1 + 2 * kClose)) : 1;
+}
+
+void set_step_bound(Network& network, const Schedule& schedule, const std::vector<Clamp>& clamps) {
+  network.arena().write(network.scalar(kStepBound), {step_bound(network, schedule, clamps)});
+}
+
+}  // namespace pc
