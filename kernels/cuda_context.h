@@ -60,6 +60,7 @@ std::vector<DeviceInfo> devices(std::string* why_none);  // never throws for wan
 void* allocate(std::size_t bytes);
 void release(void* memory) noexcept;
 void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t bytes);
+std::size_t block_memory(CudaContext& context);
 
 }  // namespace cu
 

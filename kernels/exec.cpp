@@ -29,6 +29,7 @@ std::vector<DeviceInfo> devices(std::string* why_none) {
 void* allocate(std::size_t) { fail("exec", "this build has no CUDA kernels; configure with -DPC_CUDA=ON"); }
 void release(void*) noexcept {}
 void copy_bytes(CudaContext&, void*, const void*, std::size_t) { allocate(0); }
+std::size_t block_memory(CudaContext&) { return 0; }
 std::shared_ptr<void> capture(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {
   return {};
 }
@@ -139,6 +140,11 @@ void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, 
   }
   PC_CHECK(exec.cuda != nullptr, "copy_bytes", "a copy to or from a GPU needs that GPU's ExecContext");
   cu::copy_bytes(*exec.cuda, to, from, bytes);
+}
+
+std::size_t block_memory(const Exec& exec) {
+  constexpr std::size_t kHopper = std::size_t{227} << 10;
+  return exec.cuda == nullptr ? kHopper : cu::block_memory(*exec.cuda);
 }
 
 std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,

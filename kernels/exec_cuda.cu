@@ -88,6 +88,12 @@ void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t by
   PC_CUDA_CHECK(cudaStreamSynchronize(context.stream));
 }
 
+std::size_t block_memory(CudaContext& context) {
+  int bytes = 0;
+  PC_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, context.device));
+  return static_cast<std::size_t>(bytes);
+}
+
 }  // namespace cu
 
 CudaContext::CudaContext(int device_index) : device(device_index) {

@@ -115,8 +115,8 @@ struct SettleLayout {
 inline constexpr int kSettleChunk = 32;
 
 [[nodiscard]] SettleLayout settle_layout(const SettleArgs& args);
-/// Whether a block of compute capability 9.0 has memory enough for the weights and one sample.
-[[nodiscard]] bool settle_fits(const SettleArgs& args);
+/// Whether a block of the device has memory enough for the weights and one sample.
+[[nodiscard]] bool settle_fits(const Exec& exec, const SettleArgs& args);
 
 inline constexpr Kernel<SettleArgs> settle{"settle", settle_cpu, PC_CUDA(settle_cuda)};
 

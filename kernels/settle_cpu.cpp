@@ -1,6 +1,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/exec.h"
 #include "kernels/loops.h"
 #include "kernels/settle.h"
 
@@ -142,10 +143,9 @@ SettleLayout settle_layout(const SettleArgs& args) {
   return layout;
 }
 
-bool settle_fits(const SettleArgs& args) {
-  constexpr std::size_t kSharedMemory = std::size_t{227} << 10;  // of a block on compute capability 9.0
+bool settle_fits(const Exec& exec, const SettleArgs& args) {
   const SettleLayout layout = settle_layout(args);
-  return static_cast<std::size_t>(layout.weights + layout.state) * size_of(args.dtype()) <= kSharedMemory;
+  return static_cast<std::size_t>(layout.weights + layout.state) * size_of(args.dtype()) <= block_memory(exec);
 }
 
 void settle_cpu(const SettleArgs& args, Share share) {

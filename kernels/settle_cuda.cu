@@ -348,11 +348,11 @@ void launch_with(const Network& net, CudaContext& context) {
 template <class T>
 void settle_typed(const SettleArgs& args, CudaContext& context) {
   const Network net = network_of(args);
-  int processors = 0, most = 0;
+  int processors = 0;
   PC_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, context.device));
-  PC_CUDA_CHECK(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, context.device));
+  const std::size_t most = cu::block_memory(context);
   const auto fits = [&](int samples) {
-    return sizeof(T) * (net.weights + static_cast<std::size_t>(samples) * net.state) <= static_cast<std::size_t>(most);
+    return sizeof(T) * (net.weights + static_cast<std::size_t>(samples) * net.state) <= most;
   };
   PC_CHECK(fits(1), "settle", "the weights do not fit the device's shared memory");
   if (net.rows > 2 * processors && fits(4)) return launch_with<T, 4>(net, context);

@@ -106,7 +106,7 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     }
     args.edges.add(*small);
   }
-  if (!kernels::settle_fits(args)) return refuse("the weights do not fit the shared memory of one block");
+  if (!kernels::settle_fits(exec_, args)) return refuse("the weights do not fit the shared memory of one block");
   return args;
 }
 
