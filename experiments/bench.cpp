@@ -1,6 +1,7 @@
 #include "experiments/bench.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -12,15 +13,18 @@
 #include "kernels/arithmetic.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
+#include "kernels/narrow.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
+#include "kernels/sparse.h"
 #include "pc/step_bound.h"
 
 namespace pc::experiments {
 namespace {
 
 constexpr int kWarmUp = 8;
-constexpr double kSlow = 0.2;  // seconds: of slower steps fewer are timed
+constexpr double kStays = 64 << 20;  // bytes: what is larger comes from memory again each time that it is needed
+constexpr double kSlow = 0.2;        // seconds: of slower steps fewer are timed
 
 using Clock = std::chrono::steady_clock;
 
@@ -215,8 +219,7 @@ PlanSpec Bench::base_spec() const {
   spec.relax = config_.relax.relax;
   spec.clamps = clamps();
   spec.batch = batch_;
-  spec.optimize = config_.optimize;
-  spec.regime = config_.regime;
+  choose_plan(config_, spec);
   return spec;
 }
 
@@ -318,6 +321,9 @@ Work Bench::work() {
   for (const Program* program : plan().programs()) {
     work.touched_bytes += program->bytes();
     work.calls += std::ssize(program->calls());
+    for (const Call& call : program->calls()) {
+      if (call.kernel == kernels::sparse_product.name && call.bytes() > kStays) work.least_bytes += call.bytes();
+    }
   }
   return work;
 }
@@ -339,11 +345,18 @@ Ceilings Bench::ceilings() const {
     Program program;
     recording.recorder = &program;
     const Shape square{found.gemm_width, found.gemm_width};
-    const View a = memory.take("a", square, config_.dtype), b = memory.take("b", square, config_.dtype);
-    // Of random numbers: a GPU that multiplies zeros needs less power, and so runs faster.
-    kernels::random(exec, {.out = a, .purpose = Purpose::check});
-    kernels::random(exec, {.out = b, .purpose = Purpose::check, .stream = 1});
-    kernels::gemm(recording, {.a = a, .b = b, .c = memory.take("c", square, config_.dtype)});
+    std::array<View, 2> factors;
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      // Of random numbers: a GPU that multiplies zeros needs less power, and so runs faster.
+      View& factor = factors[i] = memory.take("factor" + std::to_string(i), square, config_.dtype);
+      kernels::random(exec, {.out = factor, .purpose = Purpose::check, .stream = i});
+      if (config_.gemm == DType::tf32) factor.dtype = DType::tf32;
+      if (size_of(config_.gemm) == size_of(DType::f32)) continue;
+      const View narrow = memory.take("narrow" + std::to_string(i), square, config_.gemm);
+      kernels::narrow(exec, {.x = factor, .to = {narrow, memory.take("overflow", {}, DType::f64)}});
+      factor = narrow;
+    }
+    kernels::gemm(recording, {.a = factors[0], .b = factors[1], .c = memory.take("c", square, config_.dtype)});
     found.gemm = program.flops() / best_seconds(program, where_, threads_);
   }
   Arena memory(exec);
@@ -366,7 +379,10 @@ std::vector<std::vector<double>> Bench::gradients(Network& network) const {
   spec.energies = false;
   spec.gradients = true;
   // What is compared is what runs; the float64 that it is compared with need not fit where float32 does.
-  if (network.dtype() != config_.dtype) spec.regime = Regime::library;
+  if (network.dtype() != config_.dtype) {
+    spec.regime = Regime::library;
+    spec.operands = DType::f32;
+  }
   if (spec.schedule->learn == Learn::every_step) {
     spec.learn = LearnSpec{config_.learn.optimizer, config_.learn.rate, config_.learn.clip_norm};
     spec.learn->rate.kind = kernels::RateKind::constant;

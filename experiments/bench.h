@@ -41,7 +41,9 @@ struct Speed {
 /// What a training step must at least do, and what its calls do.
 struct Work {
   double flops = 0;
-  double least_bytes = 0;    // weights and their optimiser's state, read and written at each update, and the batch
+  // Weights and their optimiser's state, read and written at each update, and the batch; and for each product with a
+  // sparse matrix that fits no cache, its index, its values and both dense sides, each once.
+  double least_bytes = 0;
   double touched_bytes = 0;  // of all views of all calls; steps that a stop rule repeats count once
   std::int64_t calls = 0;
 };

@@ -162,7 +162,9 @@ class BenchRun {
   }
 
  private:
-  [[nodiscard]] const char* arithmetic() const { return config_.dtype == DType::f32 ? "fp32" : "fp64"; }
+  [[nodiscard]] std::string_view arithmetic() const {
+    return config_.dtype == DType::f32 ? name_of_gemm(config_.gemm) : "fp64";
+  }
 
   template <class... Args>
   static void line(const char* label, fmt::format_string<Args...> text, Args&&... args) {

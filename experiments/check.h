@@ -140,6 +140,8 @@ class Check {
   [[nodiscard]] Tensors gradients(const Subject& subject, DType dtype, const Look& look = nullptr) const;
   /// An obstacle is part of the result.
   [[nodiscard]] Measured measure(const Subject& subject, DType dtype, const Look& look = nullptr);
+  /// Of the schedule in float32 with these operands of matrix products, against the same schedule in float64.
+  [[nodiscard]] Measured gemm_error(const Subject& subject, DType operands) const;
   [[nodiscard]] std::vector<Law> laws();
   /// Trains from the same weights with backprop and with each of the schedules.
   [[nodiscard]] std::vector<Trained> train(const std::vector<Subject>& subjects, DType dtype, int steps,
@@ -152,7 +154,8 @@ class Check {
   };
   [[nodiscard]] Form form_of(const Subject& subject, DType dtype) const;
   [[nodiscard]] PlanSpec plan_spec(const Subject& subject, const Form& form, const Graph& graph) const;
-  [[nodiscard]] Tensors run(const Subject& subject, const Form& form, DType dtype, const Look& look) const;
+  [[nodiscard]] Tensors run(const Subject& subject, const Form& form, DType dtype, const Look& look,
+                            DType operands = DType::f32) const;
   [[nodiscard]] Tensors trained_weights(const Subject& subject, DType dtype, int steps,
                                         const BatchSource& source) const;
   [[nodiscard]] Subject with_config_settings(const Schedule& schedule) const;

@@ -1,12 +1,22 @@
 #include "experiments/check_batch.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace pc::experiments {
 namespace {
 
 double draw(std::uint64_t seed, NodeId node, std::uint64_t number, std::size_t index) {
   return philox::uniform(philox::bits(seed, Purpose::check, static_cast<std::uint32_t>(node), number, index));
+}
+
+/// How many entries an embedding has that reads the node; 0: none does.
+double entries_named_by(const Graph& graph, const Node& node) {
+  for (const EdgeId e : node.out) {
+    const Link& first = graph.edge(e).chain[0];
+    if (first.op == &find_op("embedding")) return first.attrs.at("entries");
+  }
+  return 0;
 }
 
 std::vector<double> random_values(const Graph& graph, NodeId id, std::int64_t size, std::uint64_t seed,
@@ -16,15 +26,17 @@ std::vector<double> random_values(const Graph& graph, NodeId id, std::int64_t si
   const Energy* energy = node.predictions.empty() ? &gaussian : graph.prediction(node.predictions[0]).spec.energy;
   std::vector<double> values(static_cast<std::size_t>(size * width));
   if (energy == &softmax_cross_entropy) {
-    for (std::int64_t row = 0; row < size; ++row) {
-      const double u = draw(seed, id, number, static_cast<std::size_t>(row));
-      values[static_cast<std::size_t>(row * width) + static_cast<std::size_t>(u * double(width))] = 1;
+    const std::int64_t classes = node.shape[node.shape.rank() - 1];
+    for (std::int64_t run = 0; run < size * width / classes; ++run) {
+      const double u = draw(seed, id, number, static_cast<std::size_t>(run));
+      values[static_cast<std::size_t>(run * classes) + static_cast<std::size_t>(u * double(classes))] = 1;
     }
     return values;
   }
+  const double entries = entries_named_by(graph, node);
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double u = draw(seed, id, number, i);
-    values[i] = energy == &bernoulli ? u : philox::normal(u);
+    values[i] = entries > 0 ? std::floor(entries * u) : energy == &bernoulli ? u : philox::normal(u);
   }
   return values;
 }
@@ -36,7 +48,8 @@ DataConfig with_batch(DataConfig data, std::int64_t size) {
 
 /// The data on the CPU, whatever device is checked: every device then gets the same numbers.
 std::unique_ptr<Feed> make_feed(const Config& config, std::int64_t size) {
-  return std::make_unique<Feed>(Exec{}, load_data(config.data.request), with_batch(config.data, size), config.seed);
+  return std::make_unique<Feed>(Exec{}, load_data(config.data.request), with_batch(config.data, size), config.seed,
+                                sequence_length(config));
 }
 
 void check_width(const Graph& graph, const std::string& name, std::int64_t width, const std::string& set) {
@@ -62,8 +75,11 @@ BatchSource::BatchSource(const Config& config, std::int64_t size, bool random)
   if (random || config.check_task) return;
   feed_ = make_feed(config, size);
   size_ = std::min(size, feed_->train().count);
-  check_width(graph_, config.classify.input, feed_->size(), config.data.request.set);
-  check_width(graph_, config.classify.target, feed_->classes(), config.data.request.set);
+  const std::vector<std::string> names = task_names(config);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    check_width(graph_, names[i], i == 0 || config.examples ? feed_->size() : feed_->label_size(),
+                config.data.request.set);
+  }
 }
 
 CheckBatch BatchSource::batch(std::int64_t number) const {
@@ -78,9 +94,14 @@ CheckBatch BatchSource::batch(std::int64_t number) const {
   };
   const Part& part = feed_->train();
   feed_->rewind(part, number % (part.count / size_) * size_);
-  feed_->record_input(Exec{}, part, room(config_.classify.input, feed_->size()));
-  feed_->record_target(Exec{}, part, room(config_.classify.target, feed_->classes()), config_.classify.on,
-                       config_.classify.off);
+  const std::vector<std::string> names = task_names(config_);
+  feed_->record_input(Exec{}, part, room(names[0], feed_->size()));
+  if (names.size() == 1) return batch;
+  if (config_.examples) {
+    feed_->record_copy(Exec{}, part, room(names[1], feed_->size()), config_.examples->next);
+  } else {
+    feed_->record_target(Exec{}, part, room(names[1], feed_->label_size()), config_.classify.on, config_.classify.off);
+  }
   return batch;
 }
 

@@ -365,6 +365,26 @@ class CheckRun {
     spdlog::info("wrote {}", options_.dump.string());
   }
 
+  void gemm() {
+    if (!options_.gemm) return;
+    std::vector<Subject> subjects = subjects_;
+    if (options_.schedules.empty()) {
+      std::erase_if(subjects, [&](const Subject& s) { return s.schedule != config_.relax.schedule; });
+    }
+    PC_CHECK(!subjects.empty(), "check", "--gemm: ", config_.relax.schedule->name,
+             " has no single gradient; name other schedules with --schedule");
+    for (const Subject& subject : subjects) {
+      for (const auto& [name, operands] : kGemms) {
+        const Measured measured = check_.gemm_error(subject, operands);
+        require_asked(measured.obstacle);
+        Json out = json_of(measured);
+        out["gemm"] = name;
+        out_["gemm"].push_back(out);
+        gemms_.push_back(measured);
+      }
+    }
+  }
+
   void laws() {
     if (!options_.laws && options_.plot.empty()) return;
     laws_ = check_.laws();
@@ -415,6 +435,7 @@ class CheckRun {
       last = name;
     }
     print_notes();
+    print_gemms();
     for (const Law& law : laws_) print(law);
     if (trained_.empty()) return;
     fmt::print("\nWeights after {} updates, against those that backprop has trained\n\n", options_.after);
@@ -454,6 +475,29 @@ class CheckRun {
     }
   }
 
+  void print_gemms() const {
+    constexpr std::size_t kColumnCount = std::size(kGemms);
+    for (std::size_t first = 0; first < gemms_.size(); first += kColumnCount) {
+      fmt::print(
+          "\n{}: relative errors of gradients in float32, against float64, by the arithmetic of matrix products\n\n",
+          gemms_[first].subject.name());
+      if (!gemms_[first].applies()) {
+        print_obstacle_of(gemms_[first].subject.name(), gemms_[first].obstacle);
+        continue;
+      }
+      fmt::print("{:<44}", "parameter");
+      for (const auto& [name, operands] : kGemms) fmt::print(" {:>10}", name);
+      fmt::print("\n");
+      for (std::size_t i = 0; i < gemms_[first].parameters.size(); ++i) {
+        fmt::print("{:<44}", gemms_[first].parameters[i].parameter);
+        for (std::size_t g = 0; g < kColumnCount; ++g) {
+          fmt::print(" {:>10}", text_of(gemms_[first + g].parameters[i].difference.relative));
+        }
+        fmt::print("\n");
+      }
+    }
+  }
+
   void print_notes() const {
     if (check_.reference_about().empty()) return;
     fmt::print("\nequal: a relative error of at most {:g} in float64 and {:g} in float32\n",
@@ -470,6 +514,7 @@ class CheckRun {
   Check check_;
   std::vector<Subject> subjects_;
   std::vector<Measured> measured_;
+  std::vector<Measured> gemms_;
   std::vector<Law> laws_;
   std::vector<Trained> trained_;
   Json out_;
@@ -483,6 +528,7 @@ int check_command(const CheckOptions& options, const Common& common) {
   const ExecContext where(config.device);
   CheckRun run(options, config, where);
   run.measure();
+  run.gemm();
   run.laws();
   run.train();
   if (common.json) {

@@ -1,18 +1,24 @@
 #include "experiments/classify.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cinttypes>
+#include <cmath>
 #include <cstdio>
 #include <limits>
+#include <numbers>
 
+#include "kernels/arithmetic.h"
+#include "kernels/philox.h"
 #include "pc/levels.h"
 #include "pc/step_bound.h"
 
 namespace pc::experiments {
 namespace {
 
-constexpr const char* kRight = "metric/right";
+constexpr const char* kRight = "metric/right";  // right answers, squared errors or bits, added up
 constexpr const char* kSteps = "metric/steps";
 constexpr const char* kLookDraws = "look/draws";  // evaluation and traces draw numbers of their own
 
@@ -24,42 +30,66 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
     : config_(config),
       device_(where.name()),
       threads_(thread_count(config)),
-      feed_(where.exec(), load_data(config.data.request), config.data, config.seed) {
+      feed_(where.exec(), load_data(config.data.request), config.data, config.seed, sequence_length(config)) {
   const std::int64_t largest =
       std::max({std::min(config.data.batch, feed_.train().count), std::min(config.data.batch, feed_.validation().count),
                 std::min(config.data.batch, feed_.test().count)});
   network_ = std::make_unique<Network>(Graph(config.graph.nodes, config.graph.edges), where.exec(), config.dtype,
                                        largest, config.seed, config.init);
   const Graph& graph = network_->graph();
-  const auto find = [&](const char* key, const std::string& name) {
+  const auto find = [&](const std::string& name) {
     for (NodeId v = 0; v < graph.node_count(); ++v) {
       if (graph.node(v).name == name) return v;
     }
-    fail("classify", "task.classify.", key, " is \"", name,
-         "\", but the graph has no such node; write task: {classify: {", key, ": NODE}}");
+    fail("task", config.tree.find("task") ? config.tree.find("task")->place().text() + ": " : "", "the task's node \"",
+         name, "\" is not in the graph; name its nodes as in task: {classify: {input: NODE, target: NODE}}");
   };
-  input_ = find("input", config.classify.input);
-  target_ = find("target", config.classify.target);
-  const Node &input = graph.node(input_), &target = graph.node(target_);
-  PC_CHECK(input.shape.count() == feed_.size(), "classify", "node ", input.name, " has shape ", input.shape.text(),
-           ", but examples of ", config.data.request.set, " have ", data_shape(feed_.size()).text(), " values");
-  PC_CHECK(target.shape.count() == feed_.classes(), "classify", "node ", target.name, " has shape ",
-           target.shape.text(), ", but ", config.data.request.set, " has ", feed_.classes(), " classes");
-  PC_CHECK(input_ != target_, "classify", "input and target are the same node");
-  PC_CHECK(!target.predictions.empty() || !target.out.empty(), "classify", "no edge touches the target node ",
-           target.name, "; nothing can be learned about it");
+  const std::vector<std::string> names = task_names(config);
+  input_ = find(names[0]);
+  if (names.size() > 1) target_ = find(names[1]);
+  check_nodes();
+  const Node& target = graph.node(has_target() ? target_ : input_);
   for (const Prediction& p : graph.predictions()) {
-    PC_CHECK(p.spec.energy->zero_at_prediction || p.node == input_ || p.node == target_, "classify", "node ",
+    PC_CHECK(p.spec.energy->zero_at_prediction || p.node == input_ || p.node == target_, "task", "node ",
              graph.node(p.node).name, " has energy ", p.spec.energy->name,
              ", which says something only about a node that is clamped; use gaussian for hidden nodes");
   }
-  scores_training_ = !target.predictions.empty() && topological_order(graph).has_value() &&
+  scores_training_ = !config.examples && !target.predictions.empty() && topological_order(graph).has_value() &&
                      config.relax.relax.init.kind == ValueInit::Kind::feedforward;
   // An exact schedule lowers nothing: its errors are what backprop's happen to be.
   const Schedule& schedule = *config.relax.schedule;
   growth_ = !schedule.exact ? config.relax.growth : std::numeric_limits<double>::infinity();
   find_step_bound();  // or say now that there is none
   train_ = make_trainer();
+}
+
+void Classifier::check_nodes() const {
+  const Graph& graph = network_->graph();
+  const Node& input = graph.node(input_);
+  const std::string& set = config_.data.request.set;
+  PC_CHECK(input.shape.count() == feed_.size(), "task", "node ", input.name, " has shape ", input.shape.text(),
+           ", but examples of ", set, " have ", data_shape(feed_.size()).text(), " values");
+  if (!has_target()) {
+    PC_CHECK(!input.predictions.empty(), "task", "reconstruct has no copy, and nothing predicts node ", input.name,
+             "; add an edge into it, or name the node that answers with copy: NODE");
+    return;
+  }
+  const Node& target = graph.node(target_);
+  PC_CHECK(input_ != target_, "task", "both nodes of the task are ", input.name);
+  const std::int64_t width = config_.examples ? feed_.size() : feed_.label_size();
+  PC_CHECK(target.shape.count() == width, "task", "node ", target.name, " has shape ", target.shape.text(), ", but ",
+           set, " has ", config_.examples ? width : feed_.classes(),
+           config_.examples ? " values an example" : " classes",
+           config_.next_token ? " for each of " + std::to_string(feed_.times()) + " characters" : "");
+  if (config_.next_token) {
+    const bool distribution = !target.predictions.empty() &&
+                              graph.prediction(target.predictions[0]).spec.energy == &softmax_cross_entropy &&
+                              target.shape[target.shape.rank() - 1] == feed_.classes();
+    PC_CHECK(distribution, "task", "node ", target.name, " must predict ", feed_.classes(),
+             " characters along its last axis, with energy: softmax_cross_entropy");
+  }
+  PC_CHECK(!target.predictions.empty() || !target.out.empty(), "task", "no edge touches the target node ", target.name,
+           "; nothing can be learned about it");
 }
 
 std::int64_t Classifier::batches() const {
@@ -79,35 +109,70 @@ PlanSpec Classifier::base_spec() const {
   spec.relax = config_.relax.relax;
   spec.clamps = {{input_}};
   for (const std::string& name : config_.zeros) spec.clamps.push_back({network_->graph().find(name)});
-  spec.optimize = config_.optimize;
-  spec.regime = config_.regime;
-  spec.observed = {target_};
+  choose_plan(config_, spec);
+  spec.observed = {has_target() ? target_ : input_};
   return spec;
 }
 
+void Classifier::record_target(const Exec& exec, const Part& part, const View& target) const {
+  if (config_.examples) return feed_.record_copy(exec, part, target, config_.examples->next);
+  // Label smoothing: of the target's row, that part is spread evenly (Szegedy et al. 2016, section 7).
+  const ClassifyConfig& row = config_.classify;
+  const double mean = row.off + (row.on - row.off) / feed_.classes();
+  feed_.record_target(exec, part, target, std::lerp(row.on, mean, row.smoothing),
+                      std::lerp(row.off, mean, row.smoothing));
+}
+
 void Classifier::record_score(const Exec& exec, const Part& part, const View& answer) {
+  if (config_.examples) return record_error(exec, part, answer);
   const View right = network_->row_buffer("right", answer.rows());
   feed_.record_right(exec, part, answer, right);
   kernels::sum(exec, {.in = right, .out = network_->scalar(kRight), .write = Write::add});
 }
 
+/// What the characters that follow cost, coded by the answers: bits, of each sequence the mean.
+void Classifier::record_bits(const Exec& exec, const Part& part, const View& answer) {
+  const std::int64_t batch = answer.rows();
+  const View wanted = network_->node_buffer("wanted", target_, batch), rows = network_->row_buffer("bits", batch);
+  feed_.record_target(exec, part, wanted, 1, 0);
+  kernels::softmax_error(
+      exec, {.x = wanted, .mu = answer, .delta = network_->node_buffer("unused", target_, batch), .energy = rows});
+  kernels::sum(exec, {.in = rows,
+                      .out = network_->scalar(kRight),
+                      .scale = 1 / (double(feed_.times()) * std::numbers::ln2),
+                      .write = Write::add});
+}
+
+void Classifier::record_error(const Exec& exec, const Part& part, const View& answer) {
+  const View wanted = network_->node_buffer("wanted", has_target() ? target_ : input_, answer.rows());
+  if (has_target()) {
+    record_target(exec, part, wanted);
+  } else {
+    feed_.record_copy(exec, part, wanted, false);
+  }
+  kernels::axpby(exec, {.x = answer, .y = wanted, .a = -1, .b = 1});
+  kernels::sum(exec, {.in = wanted,
+                      .out = network_->scalar(kRight),
+                      .scale = 1 / double(feed_.size()),
+                      .squares = true,
+                      .write = Write::add});
+}
+
 std::unique_ptr<Trainer> Classifier::make_trainer() {
   PlanSpec spec = base_spec();
-  spec.clamps.push_back({target_});
+  if (has_target()) spec.clamps.push_back({target_});
   spec.learn = LearnSpec{config_.learn.optimizer, config_.learn.rate, config_.learn.clip_norm};
   Rate& rate = spec.learn->rate;
   const int updates_a_batch = config_.relax.schedule->learn == Learn::every_step ? config_.relax.relax.steps : 1;
   rate.total = double(config_.learn.epochs) * double(batches()) * updates_a_batch;
   rate.warmup = config_.learn.warmup * rate.total;
-  const PredictionId prediction =
-      network_->graph().node(target_).predictions.empty() ? -1 : network_->graph().node(target_).predictions[0];
   // Hooks are recorded once for each batch size; the batch is that of the recording plan.
   spec.load = [this](const Exec& exec, std::int64_t batch) {
     feed_.record_input(exec, feed_.train(), network_->value(input_, batch));
-    feed_.record_target(exec, feed_.train(), network_->value(target_, batch), config_.classify.on,
-                        config_.classify.off);
+    if (has_target()) record_target(exec, feed_.train(), network_->value(target_, batch));
   };
   if (scores_training_) {
+    const PredictionId prediction = network_->graph().node(target_).predictions[0];
     spec.measure_start = [this, prediction](const Exec& exec, std::int64_t batch) {
       record_score(exec, feed_.train(), network_->prediction_buffer("mu", prediction, batch));
     };
@@ -115,28 +180,36 @@ std::unique_ptr<Trainer> Classifier::make_trainer() {
   return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
 }
 
-std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
+/// Whatever the weights were learned by: the target is free, and the network settles.
+PlanSpec Classifier::evaluation_spec() const {
   PlanSpec spec = base_spec();
-  // Whatever the weights were learned by: the target is free, and the network settles.
   spec.schedule = &find_schedule("pc");
   spec.settings = {};
   spec.relax.sweep = Sweep::synchronous;
   spec.relax.precision = {};
   spec.relax.forward_update = false;
   if (config_.evaluate_steps) spec.relax.steps = *config_.evaluate_steps;
+  if (auto* sgd = std::get_if<ValueSgd>(&spec.relax.stepper)) sgd->temperature = 0;
   if (spec.relax.init.kind == ValueInit::Kind::previous) spec.relax.init.kind = ValueInit::Kind::feedforward;
   spec.energies = false;
   spec.draws = kLookDraws;
-  const auto& predictions = network_->graph().node(target_).predictions;
+  return spec;
+}
+
+std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
+  PlanSpec spec = evaluation_spec();
+  const NodeId answers = has_target() ? target_ : input_;
+  const auto& predictions = network_->graph().node(answers).predictions;
   const bool from_value =
-      predictions.empty() || network_->graph().prediction(predictions[0]).spec.energy->zero_at_prediction;
+      has_target() &&
+      (predictions.empty() || network_->graph().prediction(predictions[0]).spec.energy->zero_at_prediction);
   spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
     feed_.record_input(exec, part, network_->value(input_, batch));
   };
-  spec.measure_end = [this, &part, from_value, predictions](const Exec& exec, std::int64_t batch) {
-    record_score(
-        exec, part,
-        from_value ? network_->value(target_, batch) : network_->prediction_buffer("mu", predictions[0], batch));
+  spec.measure_end = [this, &part, from_value, answers, predictions](const Exec& exec, std::int64_t batch) {
+    const View answer =
+        from_value ? network_->value(answers, batch) : network_->prediction_buffer("mu", predictions[0], batch);
+    config_.next_token ? record_bits(exec, part, answer) : record_score(exec, part, answer);
   };
   return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
 }
@@ -144,7 +217,10 @@ std::unique_ptr<Trainer> Classifier::make_evaluator(const Part& part) {
 EpochResult Classifier::train_epoch(std::int64_t epoch, std::int64_t first, const AfterBatch& after_batch,
                                     bool& finished) {
   const Arena& arena = network_->arena();
-  feed_.shuffle(epoch);
+  // Where values carry over and every batch is all examples, each row stays with its example.
+  const bool keeps_rows = config_.relax.relax.init.kind == ValueInit::Kind::previous &&
+                          feed_.train().count == batch_size(0) * config_.data.repeat;
+  if (!keeps_rows) feed_.shuffle(epoch);
   feed_.rewind(feed_.train(), first * batch_size(0));
   const View right = network_->scalar(kRight), steps = network_->scalar(kSteps);
   if (first == 0) {
@@ -221,8 +297,8 @@ Classifier::ValueKeeper::~ValueKeeper() {
   }
 }
 
-double Classifier::accuracy(const Part& part) {
-  PC_CHECK(part.count > 0, "classify", "there are no examples to evaluate on; see data.validation");
+double Classifier::evaluate(const Part& part) {
+  PC_CHECK(part.count > 0, "task", "there are no examples to evaluate on; see data.validation");
   const ValueKeeper kept(*this);
   std::unique_ptr<Trainer>& evaluator = evaluators_[&part];
   if (evaluator == nullptr) evaluator = make_evaluator(part);
@@ -242,13 +318,49 @@ double Classifier::accuracy(const Part& part) {
   return network_->arena().read_scalar(right) / double(part.count);
 }
 
+std::string Classifier::shown(double measured) const {
+  if (config_.examples) return fmt::format("{:.4g}", measured);
+  if (!config_.next_token) return fmt::format("{:.2f}%", 100 * measured);
+  return fmt::format("{:.3f} (perplexity {:.2f})", measured, std::exp2(measured));
+}
+
+std::string Classifier::write_text(std::int64_t count) {
+  const Arena& arena = network_->arena();
+  const std::int64_t times = feed_.times(), classes = feed_.classes();
+  const View input = network_->value(input_, 1);
+  const View next = network_->prediction_buffer("mu", network_->graph().node(target_).predictions[0], 1);
+  feed_.rewind(feed_.test());
+  feed_.record_input(network_->exec(), feed_.test(), input);
+  std::vector<double> tokens = arena.read(input);
+  Trainer writer(*network_, evaluation_spec(), threads_);
+  std::string text;
+  for (std::int64_t i = 0; i < count; ++i) {
+    arena.write(input, tokens);
+    writer.step(1);
+    const std::vector<double> all = arena.read(next);
+    const auto* logits = &all[static_cast<std::size_t>((times - 1) * classes)];
+    const double top = *std::max_element(logits, logits + classes);
+    double total = 0;
+    const auto weight = [&](std::int64_t k) { return std::exp((logits[k] - top) / config_.next_token->temperature); };
+    for (std::int64_t k = 0; k < classes; ++k) total += weight(k);
+    double left =
+        total * philox::uniform(philox::bits(config_.seed, Purpose::text, 0, 0, static_cast<std::uint64_t>(i)));
+    std::int64_t drawn = 0;
+    while (drawn + 1 < classes && (left -= weight(drawn)) >= 0) ++drawn;
+    text.push_back(feed_.characters()[static_cast<std::size_t>(drawn)]);
+    tokens.erase(tokens.begin());
+    tokens.push_back(double(drawn));
+  }
+  return text;
+}
+
 std::vector<double> Classifier::trace() {
   const Schedule& schedule = *config_.relax.schedule;
   if (schedule.engine == Engine::reverse || schedule.exact || schedule.free_output) return {};
   const Part& part = feed_.sample();
   if (trace_ == nullptr) {
     PlanSpec spec = base_spec();
-    spec.clamps.push_back({target_});
+    if (has_target()) spec.clamps.push_back({target_});
     spec.relax.stop = FixedSteps{};
     spec.settings.nudge.reset();  // whose turn it is must not depend on who looks
     spec.energies = false;
@@ -256,7 +368,7 @@ std::vector<double> Classifier::trace() {
     spec.draws = kLookDraws;
     spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
       feed_.record_input(exec, part, network_->value(input_, batch));
-      feed_.record_target(exec, part, network_->value(target_, batch), config_.classify.on, config_.classify.off);
+      if (has_target()) record_target(exec, part, network_->value(target_, batch));
     };
     trace_ = std::make_unique<Trainer>(*network_, std::move(spec), threads_);
   }
@@ -294,7 +406,7 @@ std::string Classifier::signature() {
 }
 
 std::vector<std::string> Classifier::kept_buffers() const {
-  std::vector<std::string> kept = {"w/", "m/", "v/", "velocity/", "clock/", "metric/"};
+  std::vector<std::string> kept = {"w/", "m/", "v/", "velocity/", "clock/", "metric/", "precision/"};
   if (config_.relax.relax.init.kind == ValueInit::Kind::previous) kept.emplace_back("x/");
   return kept;
 }

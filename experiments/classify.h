@@ -1,4 +1,9 @@
-// The task `classify`: input clamped, target clamped to a one-hot row in training and free in evaluation.
+// The tasks that learn from a data set. In training the input is clamped to an example, and the target to
+//   classify      its label, as a one-hot row
+//   next_token    the characters that follow those of the input, as one-hot rows
+//   reconstruct   the example once more; there may be no target at all
+//   sequence      the example that follows
+// In evaluation the target is free.
 #pragma once
 
 #include <functional>
@@ -38,8 +43,23 @@ class Classifier {
   /// To be called before a checkpoint within an epoch: throws if the run has diverged, so that what is saved is sound.
   void prepare_to_save();
 
-  /// Part of the examples that are classified rightly. Throws when the part is empty.
-  double accuracy(const Part& part);
+  /// What evaluation gives: "accuracy", the part of the examples that are classified rightly; "bits_per_character", the
+  /// mean cross-entropy; or "error", the mean squared difference of an entry of the target from what it should be
+  /// (without a target: of the input's prediction from the input).
+  [[nodiscard]] const char* measure() const {
+    return config_.next_token ? "bits_per_character" : config_.examples ? "error" : "accuracy";
+  }
+  /// The measure over a part. Throws when the part is empty.
+  double evaluate(const Part& part);
+  /// Larger is better.
+  [[nodiscard]] double score(double measured) const {
+    return config_.next_token || config_.examples ? -measured : measured;
+  }
+  /// The measure as text: "97.10%", "0.00123", "2.134 (perplexity 4.39)".
+  [[nodiscard]] std::string shown(double measured) const;
+  /// Characters that the network writes one after another behind the first of the test part: each is drawn from what is
+  /// predicted for the end of the sequence. For next_token only.
+  std::string write_text(std::int64_t count);
   /// Energy per sample after each step of a relaxation of the sample part; empty for backprop.
   std::vector<double> trace();
 
@@ -71,13 +91,19 @@ class Classifier {
   };
 
   [[nodiscard]] std::int64_t batch_size(std::int64_t batch) const;
+  void check_nodes() const;
   [[nodiscard]] PlanSpec base_spec() const;
   std::unique_ptr<Trainer> make_trainer();
+  [[nodiscard]] PlanSpec evaluation_spec() const;
   std::unique_ptr<Trainer> make_evaluator(const Part& part);
   [[nodiscard]] int steps_in_a_row(std::int64_t done);
   void check_sound() const;
   void find_step_bound() const;
+  [[nodiscard]] bool has_target() const { return target_ >= 0; }
+  void record_target(const Exec& exec, const Part& part, const View& target) const;
   void record_score(const Exec& exec, const Part& part, const View& answer);
+  void record_bits(const Exec& exec, const Part& part, const View& answer);
+  void record_error(const Exec& exec, const Part& part, const View& answer);
   EpochResult read_result(std::int64_t epoch_examples, double steps);
 
   const Config& config_;
@@ -85,7 +111,7 @@ class Classifier {
   int threads_;
   Feed feed_;
   std::unique_ptr<Network> network_;
-  NodeId input_, target_;
+  NodeId input_ = 0, target_ = -1;  // -1: none
   bool scores_training_;
   double step_count_ = 0;  // of relaxation, this epoch
   struct {

@@ -30,7 +30,7 @@ struct CheckOptions {
   std::optional<double> tolerance;
   std::string device;  // empty: the config's
   std::optional<std::int64_t> batch;
-  bool random = false, laws = false, verbose = false;
+  bool random = false, laws = false, gemm = false, verbose = false;
   std::filesystem::path plot;  // empty: none
   int after = 0;
   std::filesystem::path dump;
@@ -43,6 +43,23 @@ struct BenchOptions {
   std::optional<int> steps;
   std::optional<std::int64_t> batch;
   bool parts = false, accuracy = false;
+};
+
+struct QueryOptions {
+  std::filesystem::path run;
+  std::string task = "ask";
+  std::vector<std::string> overrides, clamp, start, intervene;
+  std::string part;  // train, validation or test; empty: what suits the task
+  std::string keep, hide;
+  std::optional<double> noise, precision, momentum, temperature, threshold;
+  std::string by = "start";
+  std::string rate, schedule, latent;
+  std::optional<int> steps;
+  int repeat = 0;
+  std::int64_t count = 0, first = 0;
+  bool with_label = false, baselines = false;
+  std::uint64_t seed = 0;
+  std::filesystem::path out;  // beginning of the files' names; empty: RUN/query-TASK
 };
 
 /// Throws where a file that a command is to write is the config itself, or is there and is not of the kind (by its
@@ -61,6 +78,7 @@ int bench_command(const BenchOptions& options, const Common& common);
 int devices_command(const Common& common);
 int data_list_command(const Common& common);
 int data_verify_command(const std::string& set, const std::filesystem::path& root, const Common& common);
+int query_command(const QueryOptions& options, const Common& common);
 int signature_command(const Common& common);
 
 }  // namespace pc::experiments

@@ -21,6 +21,16 @@ DType read_dtype(Fields& fields) {
   return dtype;
 }
 
+/// The operands of matrix products; values, errors and sums are of `dtype` whatever they are.
+DType read_gemm(Fields& fields, DType dtype) {
+  DType gemm = DType::f32;
+  fields.read_enum("gemm", gemm, kGemms);
+  if (gemm != DType::f32 && dtype != DType::f32) {
+    fail_at(fields.required_child("gemm").place(), "gemm is for float32: with dtype: float64 leave it out");
+  }
+  return gemm;
+}
+
 DataConfig read_data(const ConfigTree& node, std::uint64_t seed) {
   DataConfig data;
   Fields fields(node, "data");
@@ -29,12 +39,14 @@ DataConfig read_data(const ConfigTree& node, std::uint64_t seed) {
       .read("root", data.request.root)
       .read_at_least("batch", data.batch, 1)
       .read_at_least("limit", data.limit, 0)
+      .read_at_least("repeat", data.repeat, 1)
       .read_positive("train", data.request.train)
       .read_positive("test", data.request.test)
       .read("train_images", data.request.train_images)
       .read("train_labels", data.request.train_labels)
       .read("test_images", data.request.test_images)
-      .read("test_labels", data.request.test_labels);
+      .read("test_labels", data.request.test_labels)
+      .read("file", data.request.file);
   if (const ConfigTree* part = fields.child("validation")) {
     double amount = 0;
     read_value(*part, fields.name_of("validation"), amount);
@@ -48,6 +60,10 @@ DataConfig read_data(const ConfigTree& node, std::uint64_t seed) {
                                                                           {"centered", Normalize::centered},
                                                                           {"standard", Normalize::standard}};
   fields.read_enum("normalize", data.normalize, kNormalize);
+  if (const ConfigTree* child = fields.child("augment")) {
+    Fields augment(*child, "data.augment");
+    augment.read_at_least("crop", data.crop, 0).read("flip", data.flip).done();
+  }
   fields.done();
   try {
     static_cast<void>(find_data_source(data.request.set));
@@ -116,9 +132,37 @@ ClassifyConfig read_classify(const Choice& choice) {
   ClassifyConfig config;
   Fields fields(choice, "task.classify");
   fields.read("input", config.input).read("target", config.target).read("on", config.on).read("off", config.off);
+  fields.read_in("smoothing", config.smoothing, 0, 1);
   if (config.on == config.off)
     fail_at(fields.place(), "task.classify.on and off are the same, so the target tells nothing");
   fields.done();
+  return config;
+}
+
+/// Sets the nodes where classify has its own.
+NextTokenConfig read_next_token(const Choice& choice, ClassifyConfig& nodes) {
+  NextTokenConfig config;
+  nodes = {.input = "tokens", .target = "next"};
+  Fields fields(choice, "task.next_token");
+  fields.read("input", nodes.input)
+      .read("target", nodes.target)
+      .read_at_least("sample", config.sample, 0)
+      .read_positive("temperature", config.temperature)
+      .done();
+  return config;
+}
+
+ExamplesConfig read_reconstruct(const Choice& choice) {
+  ExamplesConfig config;
+  Fields fields(choice, "task.reconstruct");
+  fields.read("node", config.input).read("copy", config.target).done();
+  return config;
+}
+
+ExamplesConfig read_sequence(const Choice& choice) {
+  ExamplesConfig config{.input = "previous", .target = "next", .next = true};
+  Fields fields(choice, "task.sequence");
+  fields.read("from", config.input).read("to", config.target).done();
   return config;
 }
 
@@ -132,8 +176,11 @@ CheckTask read_check_task(const Choice& choice) {
 }
 
 void read_task(const ConfigTree& node, Config& config) {
-  const Choice choice = read_choice(node, "task", Names{"classify", "check"});
+  const Choice choice = read_choice(node, "task", Names{"classify", "reconstruct", "sequence", "next_token", "check"});
   if (choice.name == "classify") config.classify = read_classify(choice);
+  if (choice.name == "reconstruct") config.examples = read_reconstruct(choice);
+  if (choice.name == "sequence") config.examples = read_sequence(choice);
+  if (choice.name == "next_token") config.next_token = read_next_token(choice, config.classify);
   if (choice.name == "check") config.check_task = read_check_task(choice);
 }
 
@@ -274,9 +321,15 @@ Config read_config(ConfigTree tree) {
   check_name(fields.required_child("name"), config.name);
   fields.read("seed", config.seed).read("device", config.device).read_in("threads", config.threads, 0, 1024);
   config.dtype = read_dtype(fields);
+  config.gemm = read_gemm(fields, config.dtype);
   if (const ConfigTree* task = fields.child("task")) read_task(*task, config);
   const ConfigTree* data = config.check_task ? fields.child("data") : &fields.required_child("data");
   if (data != nullptr) config.data = read_data(*data, config.seed);
+  const bool text = data != nullptr && config.data.request.set == "text";
+  if (text != config.next_token.has_value()) {
+    const Place place = text ? data->place() : fields.required_child("task").place();
+    fail_at(place, "data.set: text and task: next_token go together; write both, or neither");
+  }
   const ConfigTree& graph = fields.required_child("graph");
   config.graph = read_graph(graph, config.seed);
   check_clamped_nodes(config);
@@ -298,15 +351,37 @@ Config read_config(ConfigTree tree) {
     Fields plan(*node, "plan");
     static constexpr std::pair<std::string_view, Regime> kRegimes[] = {
         {"auto", Regime::automatic}, {"library", Regime::library}, {"sliced", Regime::sliced}};
-    plan.read("optimize", config.optimize).read_enum("regime", config.regime, kRegimes).done();
+    static constexpr std::pair<std::string_view, Form> kForms[] = {
+        {"auto", Form::automatic}, {"values", Form::values}, {"changes", Form::changes}};
+    plan.read("optimize", config.optimize)
+        .read_enum("regime", config.regime, kRegimes)
+        .read_enum("form", config.form, kForms)
+        .done();
   }
   fields.done();
   return config;
 }
 
+std::string_view name_of_gemm(DType operands) {
+  for (const auto& [name, type] : kGemms) {
+    if (type == operands) return name;
+  }
+  return "fp64";
+}
+
+void choose_plan(const Config& config, PlanSpec& spec) {
+  spec.optimize = config.optimize;
+  spec.regime = config.regime;
+  spec.form = config.form;
+  spec.operands = config.gemm;
+}
+
 std::vector<std::string> task_names(const Config& config) {
   if (config.check_task) return config.check_task->clamp;
-  return {config.classify.input, config.classify.target};
+  if (!config.examples) return {config.classify.input, config.classify.target};
+  Names names = {config.examples->input};
+  if (!config.examples->target.empty()) names.push_back(config.examples->target);
+  return names;
 }
 
 std::vector<std::string> clamped_names(const Config& config) {
@@ -316,10 +391,20 @@ std::vector<std::string> clamped_names(const Config& config) {
 }
 
 std::vector<std::string> input_names(const Config& config, const graphs::Description& graph) {
+  if (config.examples) return {config.examples->input};
   if (!config.check_task) return {config.classify.input};
   Names inputs = config.check_task->clamp;
   std::erase_if(inputs, [&](const std::string& name) { return predicted(graph, name); });
   return inputs;
+}
+
+std::int64_t sequence_length(const Config& config) {
+  if (!config.next_token) return 1;
+  for (const NodeSpec& node : config.graph.nodes) {
+    if (node.name == config.classify.input) return node.shape.count();
+  }
+  fail_at(config.tree.find("task")->place(), "task.next_token.input is \"", config.classify.input,
+          "\", but the graph has no such node");
 }
 
 int thread_count(const Config& config) {

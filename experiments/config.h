@@ -29,13 +29,30 @@ struct DataConfig {
   std::int64_t batch = 128;
   std::int64_t validation = 0;  // examples held out of the training part; set from a number or a fraction
   double validation_part = 0.1;
-  std::int64_t limit = 0;  // use only so many training examples; 0: all
+  std::int64_t limit = 0;   // use only so many training examples; 0: all
+  std::int64_t repeat = 1;  // an epoch goes so many times over them
   Normalize normalize = Normalize::unit;
+  std::int64_t crop = 0;  // training images are shifted by up to so many rows and columns
+  bool flip = false;      // and every other one is mirrored
 };
 
 struct ClassifyConfig {
   std::string input = "image", target = "label";
   double on = 1.0, off = 0.0;  // the target's entries: of the class, and of the others
+  double smoothing = 0.0;      // how far training takes them towards their mean
+};
+
+/// The tasks `reconstruct` and `sequence`: examples without their labels.
+struct ExamplesConfig {
+  std::string input = "image", target;  // target empty: the input is all that is clamped
+  bool next = false;                    // the target is the example after the input, else the same one
+};
+
+/// The task `next_token`: the input is a sequence of characters of a text, the target's rows say which comes next. It
+/// runs as classify does, with these nodes.
+struct NextTokenConfig {
+  std::int64_t sample = 200;  // characters that a finished run writes, drawn from what it predicts
+  double temperature = 1;     // logits are divided by it
 };
 
 /// The task `check`: a graph without data, to be measured by pc check alone. These nodes are clamped, to random values.
@@ -82,14 +99,17 @@ struct Config {
   std::uint64_t seed = 0;
   std::string device = "auto";
   DType dtype = DType::f32;
-  int threads = 0;  // CPU threads; 0: as many as there are
+  DType gemm = DType::f32;  // operands of matrix products
+  int threads = 0;          // CPU threads; 0: as many as there are
   DataConfig data;
   graphs::Description graph;       // what is built, with everything that the config lays over what is written
   graphs::Description unpadded;    // the same before paths were made equally long for relax.schedule
   std::vector<std::string> zeros;  // nodes that stay zero: where the sweeps of an unrolled graph begin
   WeightInit init;
   ClassifyConfig classify;
-  std::optional<CheckTask> check_task;  // in place of classify; there may be no data then
+  std::optional<ExamplesConfig> examples;     // in place of classify
+  std::optional<NextTokenConfig> next_token;  // classify for sequences of a text
+  std::optional<CheckTask> check_task;        // in place of classify; there may be no data then
   RelaxConfig relax;
   CheckConfig check;
   std::optional<int> evaluate_steps;  // relaxation steps in evaluation; none: as in training
@@ -97,6 +117,7 @@ struct Config {
   SaveConfig save;
   bool optimize = true;  // plan.optimize
   Regime regime = Regime::automatic;
+  Form form = Form::automatic;
 
   ConfigTree tree;  // what all this was read from
 };
@@ -106,11 +127,23 @@ struct Config {
 Config read_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
 Config read_config(ConfigTree tree);
 
+/// The arithmetic of matrix products by the names that configs use.
+inline constexpr std::pair<std::string_view, DType> kGemms[] = {
+    {"fp32", DType::f32}, {"tf32", DType::tf32}, {"fp16", DType::f16}, {"bf16", DType::bf16}};
+
+std::string_view name_of_gemm(DType operands);
+
+/// What the config's `plan` and `gemm` say.
+void choose_plan(const Config& config, PlanSpec& spec);
+
 /// The nodes that the task clamps (in training, for classify), and all that are clamped.
 std::vector<std::string> task_names(const Config& config);
 std::vector<std::string> clamped_names(const Config& config);
 /// Those of them that nothing reads an answer from.
 std::vector<std::string> input_names(const Config& config, const graphs::Description& graph);
+
+/// Examples that are taken together: those of a sequence in the task next_token, which its input node holds; else 1.
+std::int64_t sequence_length(const Config& config);
 
 /// CPU threads to run with.
 int thread_count(const Config& config);

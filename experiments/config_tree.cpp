@@ -313,10 +313,10 @@ namespace {
 
 /// The maps whose one key chooses: {mlp: {...}} is one of the networks, {sgd: {...}} one of the optimizers. In any
 /// other map a child's keys join its parent's; here another key means another choice, so the parent's must go.
-constexpr std::array<std::string_view, 10> kChoiceMaps = {
-    "graph",           "task",       "init",       "relax.schedule",
-    "relax.optimizer", "relax.init", "relax.stop", "relax.precision",
-    "learn.optimizer", "learn.rate",
+constexpr std::array<std::string_view, 11> kChoiceMaps = {
+    "graph",           "task",       "init",       "relax.schedule",  "graph.pc_graph.topology",
+    "relax.optimizer", "relax.init", "relax.stop", "relax.precision", "learn.optimizer",
+    "learn.rate",
 };
 
 /// A graph that is written out has two keys, which are one choice: either may be changed alone.

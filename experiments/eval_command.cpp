@@ -12,9 +12,7 @@ namespace pc::experiments {
 
 int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,
                  const Common& common) {
-  const std::filesystem::path saved = run / "config.yaml";
-  PC_CHECK(std::filesystem::exists(saved), "eval", run.string(), " is no run folder: it has no config.yaml");
-  const std::filesystem::path best = run / "best.h5", checkpoint = run / "checkpoint.h5";
+  const std::filesystem::path saved = saved_config(run, "eval");
   for (const std::string& assignment : overrides) {
     for (const char* key : {"seed", "data.validation", "data.limit", "data.set"}) {
       PC_CHECK(!assignment.starts_with(std::string(key) + "="), "eval", key,
@@ -23,10 +21,7 @@ int eval_command(const std::filesystem::path& run, const std::vector<std::string
   }
   const Config config = read_config(saved, overrides);
   require_data_task(config, "eval");
-  last = last || !config.learn.select_best;
-  const std::filesystem::path from = !last && std::filesystem::exists(best) ? best : checkpoint;
-  PC_CHECK(std::filesystem::exists(from), "eval", run.string(),
-           " holds no checkpoint yet; let the run finish an epoch first");
+  const std::filesystem::path from = trained_weights(run, !last && config.learn.select_best);
   const ExecContext where(config.device);
   Classifier task(config, where);
   const Progress at = load_checkpoint(from, task.network());
@@ -39,19 +34,20 @@ int eval_command(const std::filesystem::path& run, const std::vector<std::string
   result["device"] = task.device();
   result["dtype"] = name_of(config.dtype);
   if (task.feed().validation().count > 0) {
-    result["validation"]["accuracy"] = task.accuracy(task.feed().validation());
+    result["validation"][task.measure()] = task.evaluate(task.feed().validation());
   }
-  result["test"]["accuracy"] = task.accuracy(task.feed().test());
+  result["test"][task.measure()] = task.evaluate(task.feed().test());
   result["parameters"] = task.network().graph().weight_count();
   if (common.json) {
     fmt::print("{}\n", result.dump());
     return 0;
   }
   fmt::print("{}, epoch {}, from {}\n", config.name, at.epoch, from.string());
-  if (result.contains("validation")) {
-    fmt::print("validation accuracy {:.2f}%\n", 100 * result["validation"]["accuracy"].get<double>());
+  for (const char* part : {"validation", "test"}) {
+    if (!result.contains(part)) continue;
+    fmt::print("{:<19} {}\n", fmt::format("{} {}", part, task.measure()),
+               task.shown(result[part][task.measure()].get<double>()));
   }
-  fmt::print("test accuracy       {:.2f}%\n", 100 * result["test"]["accuracy"].get<double>());
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/commands.h"
+#include "graphs/neurons.h"
 #include "pc/levels.h"
 
 namespace pc::experiments {
@@ -32,6 +33,22 @@ std::int64_t weights_of(const Graph& graph, const Edge& edge) {
     }
   }
   return n;
+}
+
+/// Null where the graph is not one of neurons with weights between them.
+Json describe_neurons(const Graph& graph) {
+  constexpr std::int64_t kMost = 400'000'000;  // edges: seconds, and 4 bytes each, three times over
+  const auto neurons = graphs::neurons_of(graph, kMost);
+  if (!neurons) return {};
+  const graphs::NeuronStatistics s = graphs::statistics_of(*neurons);
+  const auto degrees = [](const graphs::Degrees& d) {
+    return Json{{"min", d.least}, {"mean", d.mean}, {"max", d.most}};
+  };
+  return {{"neurons", s.neurons},         {"edges", s.edges},
+          {"self_loops", s.self_loops},   {"in_degree", degrees(s.in)},
+          {"out_degree", degrees(s.out)}, {"reciprocity", s.reciprocity},
+          {"components", s.components},   {"largest_component", s.largest},
+          {"on_cycles", s.on_cycles}};
 }
 
 Json describe(const Config& config, const Graph& graph) {
@@ -66,6 +83,7 @@ Json describe(const Config& config, const Graph& graph) {
   out["components"] = strongly_connected_components(graph).size();
   if (!cycle.empty()) out["cycle"] = cycle_text(graph, cycle);
   out["parameters"] = graph.weight_count();
+  if (const Json neurons = describe_neurons(graph); !neurons.is_null()) out["neurons"] = neurons;
   return out;
 }
 
@@ -93,6 +111,18 @@ void print(const Json& info) {
     fmt::print("\na cycle: {}\n{} strongly connected components\n", info["cycle"].get<std::string>(),
                info["components"].get<std::size_t>());
   }
+  if (!info.contains("neurons")) return;
+  const Json& n = info["neurons"];
+  const auto number = [](const Json& of, const char* key) { return of[key].get<std::int64_t>(); };
+  fmt::print("\n{} neurons, {} edges between them, {} of these self-loops; {:.1f} % of the others have a reverse\n",
+             number(n, "neurons"), number(n, "edges"), number(n, "self_loops"), 100 * n["reciprocity"].get<double>());
+  for (const char* way : {"in_degree", "out_degree"}) {
+    const Json& d = n[way];
+    fmt::print("{:<12} min {}, mean {:.2f}, max {}\n", way, number(d, "min"), d["mean"].get<double>(),
+               number(d, "max"));
+  }
+  fmt::print("{} neurons on cycles; {} strongly connected components, the largest of {} neurons\n",
+             number(n, "on_cycles"), number(n, "components"), number(n, "largest_component"));
 }
 
 std::string quoted(const std::string& text) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "experiments/edge_file.h"
 #include "experiments/fields.h"
 #include "experiments/names.h"
 #include "kernels/philox.h"
@@ -63,7 +64,12 @@ EnergySpec read_energy(Fields& fields) {
     spec.energy = &named(all_energies(), name, node->place(), "energy");
   }
   if (const ConfigTree* node = fields.child("precision")) {
-    if (node->is_list()) {
+    if (node->is_map()) {
+      const std::string name = fields.name_of("precision");
+      Fields learned(*node, name);
+      learned.require("learn", spec.learn_precision).read_in("learn", spec.learn_precision, 1e-12, 1);
+      learned.read_positive("start", spec.precision[0]).done();
+    } else if (node->is_list()) {
       read_value(*node, fields.name_of("precision"), spec.precision);
     } else {
       read_value(*node, fields.name_of("precision"), spec.precision[0]);
@@ -210,7 +216,8 @@ graphs::Description read_written_out(const ConfigTree& node, std::uint64_t seed)
 /// graphs::Settings over one map of the config.
 class ConfigSettings final : public graphs::Settings {
  public:
-  explicit ConfigSettings(const Choice& choice) : fields_(choice, "graph." + choice.name) {}
+  ConfigSettings(const experiments::Choice& choice, const std::string& what, std::uint64_t seed)
+      : fields_(choice, what + '.' + choice.name), seed_(seed) {}
 
   std::vector<std::int64_t> integers(std::string_view key) override {
     std::vector<std::int64_t> values;
@@ -235,11 +242,38 @@ class ConfigSettings final : public graphs::Settings {
     const ConfigTree* node = fields_.child(key);
     return node == nullptr ? OpSpec{&find_op(fallback), {}} : read_op(*node);
   }
+  std::vector<std::int64_t> integers_or(std::string_view key, std::vector<std::int64_t> fallback) override {
+    return fields_.child(key) == nullptr ? fallback : integers(key);
+  }
+  Choice choice(std::string_view key, std::span<const std::string> known, std::string_view fallback) override {
+    const ConfigTree* node = fields_.child(key);
+    const experiments::Choice chosen = node == nullptr
+                                           ? experiments::Choice{std::string(fallback), nullptr, fields_.place()}
+                                           : read_choice(*node, fields_.name_of(key), known);
+    below_.push_back(std::make_unique<ConfigSettings>(chosen, fields_.name_of(key), seed_));
+    return {chosen.name, below_.back().get()};
+  }
+  graphs::EdgeList edge_list(std::string_view key) override {
+    const ConfigTree& node = fields_.required_child(key);
+    std::filesystem::path file;
+    read_value(node, fields_.name_of(key), file);
+    try {
+      return read_edge_list(file);
+    } catch (const Error& e) {
+      fail_at(node.place(), fields_.name_of(key), ": ", e.what());
+    }
+  }
+  [[nodiscard]] std::uint64_t seed() const override { return seed_; }
   [[nodiscard]] std::string place() const override { return fields_.place().text(); }
-  void done() const { fields_.done(); }
+  void done() const {
+    fields_.done();
+    for (const auto& settings : below_) settings->done();
+  }
 
  private:
   Fields fields_;
+  std::uint64_t seed_;
+  std::vector<std::unique_ptr<ConfigSettings>> below_;
 };
 
 }  // namespace
@@ -251,7 +285,7 @@ graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
   const std::vector<std::string> known = names_in(graphs::all_networks());
   const Choice choice = read_choice(node, "graph (or nodes and edges)", known);
   const graphs::Network& network = named(graphs::all_networks(), choice.name, choice.place, "network");
-  ConfigSettings settings(choice);
+  ConfigSettings settings(choice, "graph", seed);
   try {
     graphs::Description graph = network.make(settings);
     settings.done();

@@ -54,6 +54,7 @@ int data_list_command(const Common& common) {
   for (const DataSource* source : all_data_sources()) {
     std::string state = source->files.empty() ? "built in" : "no data root";
     if (source->name == "npy") state = "your own arrays";
+    if (source->name == "text") state = "your own file";
     if (root && !source->files.empty()) {
       int missing = 0;
       for (const KnownFile& file : source->files) {

@@ -24,7 +24,8 @@ constexpr const char* kAbout =
     "  pc graph configs/cycle.yaml --svg cycle.svg     look at a network\n"
     "  pc check configs/mnist.yaml                     compare every schedule's gradients with backprop's\n"
     "  pc bench configs/bench/mlp128.yaml --parts      how fast is a training step, and where does the time go\n"
-    "  pc eval runs/quickstart                         measure a run again\n\n"
+    "  pc eval runs/quickstart                         measure a run again\n"
+    "  pc query runs/quickstart --clamp image=index:0  ask a trained network anything\n\n"
     "Configs are explained key by key in configs/base.yaml. Data is looked for under PC_DATA_DIR.";
 
 constexpr const char* kFooter =
@@ -76,6 +77,10 @@ void add_check(CLI::App& command, CheckOptions& options) {
   command.add_option("--after", options.after, "Compare the weights too, after N updates by each")
       ->type_name("N")
       ->check(at_least(1));
+  command.add_flag(
+      "--gemm", options.gemm,
+      "How far gradients in float32 are from those of the same schedule in float64, for each arithmetic of "
+      "matrix products (--schedule; else the config's)");
   command.add_flag("--laws", options.laws, "Measure what check.laws lists, and the powers by which errors fall");
   command.add_option("--plot", options.plot, "Draw what --laws measures (.svg or .png; needs gnuplot)")
       ->type_name("FILE");
@@ -108,6 +113,64 @@ void add_bench(CLI::App& command, BenchOptions& options) {
       ->check(CLI::PositiveNumber);
   command.add_flag("--parts", options.parts, "Run the calls alone: time by part and kernel");
   command.add_flag("--accuracy", options.accuracy, "Compare each parameter's gradient with float64's");
+}
+
+constexpr const char* kAboutQuery =
+    "Ask a trained run: clamp what is known, let everything else settle, read the answer\n\n"
+    "The same network answers every question; nothing is trained for it. TASK is\n"
+    "  classify     clamp the image, read the label (pc eval measures the whole test set)\n"
+    "  generate     clamp the label, read the image (--count N images a class)\n"
+    "  complete     clamp a part of the image (--keep or --hide PART), read the rest, and the label\n"
+    "  denoise      --by start: begin at a noisy image, all free; --by precision: the image is seen through noise\n"
+    "  recall       stored examples from noise and from parts of them; --baselines adds Hopfield networks\n"
+    "  replay       a stored sequence from its first picture (runs of the task sequence)\n"
+    "  interpolate  between two examples along --latent NODE\n"
+    "  sample       Langevin dynamics at --temperature T\n"
+    "  ask          whatever --clamp, --start and --intervene say (the default)\n\n"
+    "  pc query runs/pcgraph complete --keep top --steps 200 --rate auto\n"
+    "  pc query runs/pcgraph generate\n"
+    "  pc query runs/pcgraph --clamp label=class:3 --start image=index:7\n"
+    "  pc query runs/pcgraph --intervene label=class:3 --clamp image=seven.png    do(label = 3): the image is no "
+    "cause\n"
+    "  pc query runs/memory recall --steps 2000 --rate auto --momentum 0.9 --baselines\n\n"
+    "WHAT is index:N or index:N-M (examples of --part), class:N, class:N-M or class:all (labels), value:V or\n"
+    "value:V,V,... (entries), or a .png or .npy file. PART is half, quarter or eighth (from the top), top, bottom,\n"
+    "left, right, random:SHARE or rectangle:TOP,LEFT,HEIGHT,WIDTH. Errors are mean squared differences of pixels in\n"
+    "0..1. Pictures go to RUN/query-TASK.png, one row original, query and answer each; everything, with the energy "
+    "and\n"
+    "the error along the steps, to RUN/query-TASK.h5. How values relax is the config's, changed by the options below\n"
+    "or by --set relax.KEY=VALUE.";
+
+void add_query(CLI::App& command, QueryOptions& options) {
+  command.add_option("RUN", options.run, "A run's folder")->required();
+  command.add_option("TASK", options.task, "See above")->capture_default_str();
+  const auto list = [&](const char* name, std::vector<std::string>& values, const char* about) {
+    command.add_option(name, values, about)->take_all()->allow_extra_args(false)->type_name("NODE=WHAT");
+  };
+  list("--clamp", options.clamp, "The node has these values; may be given again");
+  list("--start", options.start, "The node begins with these values and is free");
+  list("--intervene", options.intervene, "The node is set to these values, and tells nothing about its causes");
+  command.add_option("--part", options.part, "Examples of train, validation or test")->type_name("PART");
+  command.add_option("--count", options.count, "How many examples, or images a class")->check(at_least(1));
+  command.add_option("--first", options.first, "The first example's number")->check(at_least(0));
+  auto* keep = command.add_option("--keep", options.keep, "The part of the image that is known")->type_name("PART");
+  command.add_option("--hide", options.hide, "The part that is not known")->type_name("PART")->excludes(keep);
+  command.add_flag("--with-label", options.with_label, "complete: clamp the label too");
+  command.add_option("--noise", options.noise, "Variance of the noise (denoise: 0.1, recall: 0.2)")->check(at_least(0));
+  command.add_option("--by", options.by, "denoise: start or precision");
+  command.add_option("--precision", options.precision, "denoise --by precision: 1 / variance of what is seen (1)")
+      ->check(at_least(0));
+  command.add_option("--repeat", options.repeat, "recall: how often an answer is shown again (30)")->check(at_least(1));
+  command.add_option("--threshold", options.threshold, "Success below this error (noise: 0.005, parts: 0.001)");
+  command.add_flag("--baselines", options.baselines, "recall and replay: Hopfield networks on the same data");
+  command.add_option("--latent", options.latent, "interpolate: the node to move along")->type_name("NODE");
+  command.add_option("--steps", options.steps, "Of relaxation")->check(at_least(1));
+  command.add_option("--rate", options.rate, "Of relaxation by gradient descent: a number or auto");
+  command.add_option("--momentum", options.momentum, "Of relaxation")->check(CLI::Range(0.0, 0.999999));
+  command.add_option("--temperature", options.temperature, "Above 0: Langevin dynamics")->check(at_least(0));
+  command.add_option("--schedule", options.schedule, "pc, or epc (errors as variables; graphs without cycles)");
+  command.add_option("--seed", options.seed, "Of noise and random parts");
+  command.add_option("--out", options.out, "Beginning of the files' names (RUN/query-TASK)")->type_name("PATH");
 }
 
 void add_set(CLI::App& command, std::vector<std::string>& overrides) {
@@ -150,6 +213,13 @@ int main(int argc, char** argv) {
   add_set(*eval, overrides);
   add_common(*eval, common);
   eval->callback([&] { action = [&] { return eval_command(folder, overrides, last, common); }; });
+
+  QueryOptions query_options;
+  CLI::App* query = app.add_subcommand("query", kAboutQuery);
+  add_query(*query, query_options);
+  add_set(*query, query_options.overrides);
+  add_common(*query, common);
+  query->callback([&] { action = [&] { return query_command(query_options, common); }; });
 
   std::filesystem::path config, svg;
   CLI::App* graph = app.add_subcommand("graph", "Show nodes, edges, levels, cycles and parameters of a config");

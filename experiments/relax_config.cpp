@@ -52,7 +52,7 @@ void read_schedule(const ConfigTree& node, RelaxConfig& config) {
 
 Stepper read_sgd(Fields& fields) {
   ValueSgd sgd;
-  fields.read_in("momentum", sgd.momentum, 0, 0.999999);
+  fields.read_in("momentum", sgd.momentum, 0, 0.999999).read_at_least("temperature", sgd.temperature, 0);
   const ConfigTree* rate = fields.child("rate");
   const ConfigTree* safety = fields.child("safety");
   sgd.automatic = rate != nullptr && rate->is_scalar() && rate->scalar() == "auto";

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <nlohmann/json.hpp>
 
@@ -27,6 +28,14 @@ void request_stop(int signal) {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Bytes that are no ASCII as "?", since a text may have been cut within a character of several.
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
+  return text;
 }
 
 /// One training run, from its folder's state to the end.
@@ -107,10 +116,11 @@ class Run {
 
   void finish_epoch(const EpochResult& result, double training, std::chrono::steady_clock::time_point start) {
     const bool validates = task_.feed().validation().count > 0;
-    const double validation = validates ? task_.accuracy(task_.feed().validation()) : NAN;
+    const double validation = validates ? task_.evaluate(task_.feed().validation()) : NAN;
     at_.epoch += 1;
     at_.batch = 0;
-    const double score = validates ? validation : double(at_.epoch);  // without validation the last epoch is the best
+    const double score =
+        validates ? task_.score(validation) : double(at_.epoch);  // without validation the last epoch is the best
     const bool best = score > at_.best;
     if (best) {
       at_.best = score;
@@ -122,7 +132,7 @@ class Run {
     line["train"]["energy"] = result.energy_end;
     if (result.accuracy >= 0) line["train"]["accuracy"] = result.accuracy;
     line["train"]["steps"] = result.mean_steps;
-    if (validates) line["validation"]["accuracy"] = validation;
+    if (validates) line["validation"][task_.measure()] = validation;
     line["rate"] = task_.rate();
     line["seconds"] = seconds_since(start);
     line["examples_per_second"] = double(result.examples) / training;
@@ -137,11 +147,11 @@ class Run {
     save();
     progress_.clear();
     note_ = fmt::format("energy {:.4g}", result.energy_end);
-    if (validates) note_ += fmt::format(", validation {:.2f}%", 100 * validation);
+    if (validates) note_ += ", validation " + task_.shown(validation);
     spdlog::info("epoch {}/{}: energy {:.5g} -> {:.5g}{}{} ({:.2f} s, {:.0f} examples/s)", at_.epoch,
                  config_.learn.epochs, result.energy_start, result.energy_end,
                  result.accuracy >= 0 ? fmt::format(", training {:.2f}%", 100 * result.accuracy) : "",
-                 validates ? fmt::format(", validation {:.2f}%", 100 * validation) : "", seconds_since(start),
+                 validates ? ", validation " + task_.shown(validation) : "", seconds_since(start),
                  double(result.examples) / training);
   }
 
@@ -167,7 +177,7 @@ class Run {
     folder_.write_h5();
     const bool trained = config_.learn.epochs > 0;
     if (trained && config_.learn.select_best) load_checkpoint(folder_.best(), task_.network());
-    const double test = task_.accuracy(task_.feed().test());
+    const double test = task_.evaluate(task_.feed().test());
     const Json last = folder_.metrics().empty() ? Json::object() : folder_.metrics().back();
     const std::int64_t chosen = config_.learn.select_best ? best_epoch_ : config_.learn.epochs;
 
@@ -182,15 +192,20 @@ class Run {
     result["train"] = last.value("train", Json::object());
     const bool measured = chosen >= 1 && chosen <= std::ssize(folder_.metrics());
     const Json line = measured ? folder_.metrics()[static_cast<std::size_t>(chosen - 1)] : Json::object();
-    result["validation"] = line.value("validation", Json{{"accuracy", nullptr}});
+    result["validation"] = line.value("validation", Json{{task_.measure(), nullptr}});
     result["validation"]["epoch"] = chosen;  // the one that is tested
-    result["test"]["accuracy"] = test;
+    result["test"][task_.measure()] = test;
+    if (config_.next_token) {
+      result["test"]["perplexity"] = std::exp2(test);
+      result["sample"] = printable(task_.write_text(config_.next_token->sample));
+    }
     result["examples_per_second"] = last.value("examples_per_second", Json());
     result["parameters"] = task_.network().graph().weight_count();
     result["arena_bytes"] = task_.network().arena().bytes();
     result["signature"] = signature;
     write_whole(folder_.path() / "result.json", result.dump(2) + "\n");
-    spdlog::info("test accuracy {:.2f}% (epoch {}), {} in all; run folder {}", 100 * test, chosen,
+    if (result.contains("sample")) spdlog::info("it writes: {}", result["sample"].get<std::string>());
+    spdlog::info("test {} {} (epoch {}), {} in all; run folder {}", task_.measure(), task_.shown(test), chosen,
                  duration_text(seconds), folder_.path().string());
     if (common_.json) fmt::print("{}\n", result.dump());
     return static_cast<int>(ExitStatus::done);

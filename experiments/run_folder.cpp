@@ -66,6 +66,18 @@ std::vector<double> column(const std::vector<Json>& lines, const char* pointer) 
 
 }  // namespace
 
+fs::path saved_config(const fs::path& run, const char* who) {
+  PC_CHECK(fs::exists(run / kConfig), who, run.string(), " is no run folder: it has no ", kConfig);
+  return run / kConfig;
+}
+
+fs::path trained_weights(const fs::path& run, bool best) {
+  const fs::path chosen = run / "best.h5", last = run / "checkpoint.h5";
+  const fs::path from = best && fs::exists(chosen) ? chosen : last;
+  PC_CHECK(fs::exists(from), "run", run.string(), " holds no checkpoint yet; let the run finish an epoch first");
+  return from;
+}
+
 /// Holds an advisory lock on a file for as long as it lives.
 class RunFolder::Lock {
  public:
@@ -170,6 +182,9 @@ void RunFolder::write_h5() const {
       {"metrics/train/accuracy", "/train/accuracy", "of the feedforward start; NaN on cyclic graphs"},
       {"metrics/train/steps", "/train/steps", "mean number of relaxation steps"},
       {"metrics/validation/accuracy", "/validation/accuracy", "part of the validation examples classified rightly"},
+      {"metrics/validation/error", "/validation/error", "mean squared difference of an entry, on the validation part"},
+      {"metrics/validation/bits_per_character", "/validation/bits_per_character",
+       "cross-entropy on the validation part"},
       {"metrics/rate", "/rate", "last learning rate of the epoch"},
       {"metrics/seconds", "/seconds", "of the epoch, evaluation included"},
       {"metrics/examples_per_second", "/examples_per_second", "training alone"},

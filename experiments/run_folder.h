@@ -51,6 +51,11 @@ class RunFolder {
   std::shared_ptr<std::vector<nlohmann::ordered_json>> metrics_;
 };
 
+/// The resolved config of a run's folder, and the weights that it is judged by: those that validation chose, or, where
+/// there are none or `best` is false, the last ones. Throw, in the name of `who`, where there is no such run.
+std::filesystem::path saved_config(const std::filesystem::path& run, const char* who);
+std::filesystem::path trained_weights(const std::filesystem::path& run, bool best);
+
 /// Writes a whole file beside its place and renames it there.
 void write_whole(const std::filesystem::path& path, const std::string& text);
 

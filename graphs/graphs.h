@@ -11,16 +11,33 @@
 
 namespace pc::graphs {
 
+/// Edges between numbered nodes, from from[i] to to[i].
+struct EdgeList {
+  std::int64_t nodes = 0;
+  std::vector<std::int32_t> from, to;
+};
+
 /// What a network reads its settings from. The program implements it over a config; a key that no network asks for is
 /// an error there. Each call gives the value of `key`, or the fallback where it is not set.
 class Settings {
  public:
   virtual ~Settings() = default;
   virtual std::vector<std::int64_t> integers(std::string_view key) = 0;  // required
+  virtual std::vector<std::int64_t> integers_or(std::string_view key, std::vector<std::int64_t> fallback) = 0;
   virtual std::string text(std::string_view key, std::string_view fallback) = 0;
   virtual double number(std::string_view key, double fallback) = 0;
   virtual bool flag(std::string_view key, bool fallback) = 0;
   virtual OpSpec op(std::string_view key, std::string_view fallback) = 0;
+  /// Which of several known things a setting names, with the settings of that one, which live as long as these.
+  struct Choice {
+    std::string name;
+    Settings* settings;
+  };
+  virtual Choice choice(std::string_view key, std::span<const std::string> known, std::string_view fallback) = 0;
+  /// What a setting stands for; required. The program reads it from a file.
+  virtual EdgeList edge_list(std::string_view key) = 0;
+  /// Of the experiment: a network that draws anything depends on it alone.
+  [[nodiscard]] virtual std::uint64_t seed() const = 0;
   /// Where the settings stand, for messages and for the nodes made from them.
   [[nodiscard]] virtual std::string place() const = 0;
 

@@ -5,6 +5,7 @@
 
 namespace pc::graphs {
 
-extern const Network mlp;
+extern const Network mlp, autoencoder, vgg5, vgg7, vgg9, resnet18, decoder, pc_graph;
+extern const Network rnn, gru, lstm, transformer;
 
 }  // namespace pc::graphs

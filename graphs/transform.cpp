@@ -207,7 +207,7 @@ Description unroll(const Description& graph, int sweeps, const std::vector<std::
 
 namespace {
 
-bool is_linear(const Link& link) { return link.op == &find_op("linear"); }
+bool is_linear(const Link& link) { return link.op == &find_op("linear") || link.op->sparse; }
 
 int linear_count(const Edge& edge) {
   return static_cast<int>(std::count_if(edge.chain.begin(), edge.chain.end(), is_linear));
@@ -234,7 +234,9 @@ int linear_depth(const Graph& graph) {
   return *std::max_element(depth.begin(), depth.end());
 }
 
-double fan_in(const Param& weight) {
+double fan_in(const Graph& graph, const Link& link) {
+  const Param& weight = graph.param(link.params[0]);
+  if (link.pattern) return std::max(1.0, double(link.pattern->count()) / double(link.pattern->rows));
   if (weight.mask.empty()) return double(weight.spec.fan_in);
   const auto kept = std::count_if(weight.mask.begin(), weight.mask.end(), [](auto m) { return m != 0; });
   return std::max(1.0, double(weight.spec.fan_in) * double(kept) / double(weight.mask.size()));
@@ -263,10 +265,13 @@ Description mupc(const Description& description) {
     int number = 0;
     for (std::size_t i = 0; i < edge.chain.size(); ++i) {
       const Link& link = edge.chain[i];
+      const bool weighted = !link.params.empty() && graph.param(link.params[0]).spec.role == ParamRole::weight;
+      PC_CHECK(!weighted || is_linear(link), "mupc", "edge ", edge.name, ": it has no gain for ", link.op->name,
+               ", only for linear; use parameterization: standard");
       if (!is_linear(link)) continue;
       ++number;
       const bool first = input && number == 1, last = number == count;
-      const double n = fan_in(graph.param(link.params[0]));
+      const double n = fan_in(graph, link);
       double gain = 1 / std::sqrt(n);
       if (last) gain /= std::sqrt(summands);
       if (last && !first && output) gain /= std::sqrt(n);
@@ -275,6 +280,49 @@ Description mupc(const Description& description) {
     }
   }
   return scaled;
+}
+
+namespace {
+
+NodeSpec& node_named(Description& graph, const std::string& name) {
+  const auto found =
+      std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const auto& n) { return n.name == name; });
+  PC_CHECK(found != graph.nodes.end(), "graph", "there is no node \"", name, "\"");
+  return *found;
+}
+
+}  // namespace
+
+Description intervene(const Description& graph, const std::vector<std::string>& nodes) {
+  Description result = graph;
+  for (const std::string& name : nodes) {
+    NodeSpec& node = node_named(result, name);
+    node.energy.precision = {0.0};
+    for (auto& [prediction, energy] : node.predictions) energy.precision = {0.0};
+    if (!node.prior) continue;
+    // As Graph makes it, but with a precision.
+    node.prior = false;
+    node.predictions.emplace_back("prior", EnergySpec{&gaussian, {0.0}});
+    result.edges.push_back({.name = name + ".prior",
+                            .from = {},
+                            .to = name,
+                            .prediction = "prior",
+                            .chain = {{&find_op("constant"), {}}},
+                            .place = node.place});
+  }
+  return result;
+}
+
+Description observe(const Description& graph, const std::string& node, double precision) {
+  Description result = graph;
+  NodeSpec seen;
+  seen.name = node + ".seen";
+  seen.shape = node_named(result, node).shape;
+  seen.energy.precision = {precision};
+  seen.place = node_named(result, node).place;
+  result.edges.push_back({.from = {node}, .to = seen.name, .chain = {{&find_op("identity"), {}}}, .place = seen.place});
+  result.nodes.push_back(std::move(seen));
+  return result;
 }
 
 }  // namespace pc::graphs

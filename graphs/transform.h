@@ -44,4 +44,12 @@ Description unroll(const Description& graph, int sweeps, const std::vector<std::
 /// are asked for, and not scaled. Needs a graph without cycles.
 Description mupc(const Description& graph);
 
+/// The graph after do(x = ...) at these nodes, which are then to be clamped: what predicts them costs nothing any more,
+/// so that they tell nothing about their causes (Salvatori et al. 2024, "Predictive Coding beyond Correlations").
+Description intervene(const Description& graph, const std::vector<std::string>& nodes);
+
+/// Adds the node NODE.seen, which NODE predicts as it is with this precision: clamped, it is NODE seen through Gaussian
+/// noise of variance 1 / precision.
+Description observe(const Description& graph, const std::string& node, double precision);
+
 }  // namespace pc::graphs

@@ -116,14 +116,18 @@ struct ScaleByArgs {
 
 void fill_cpu(const FillArgs&, Share);
 void fill_cuda(const FillArgs&, CudaContext&);
+void fill_cuda_together(std::span<const FillArgs* const>, CudaContext&);
 void copy_cpu(const CopyArgs&, Share);
 void copy_cuda(const CopyArgs&, CudaContext&);
+void copy_cuda_together(std::span<const CopyArgs* const>, CudaContext&);
 void axpby_cpu(const AxpbyArgs&, Share);
 void axpby_cuda(const AxpbyArgs&, CudaContext&);
+void axpby_cuda_together(std::span<const AxpbyArgs* const>, CudaContext&);
 void multiply_cpu(const MultiplyArgs&, Share);
 void multiply_cuda(const MultiplyArgs&, CudaContext&);
 void add_row_cpu(const AddRowArgs&, Share);
 void add_row_cuda(const AddRowArgs&, CudaContext&);
+void add_row_cuda_together(std::span<const AddRowArgs* const>, CudaContext&);
 void sum_rows_cpu(const SumRowsArgs&, Share);
 void sum_rows_cuda(const SumRowsArgs&, CudaContext&);
 void lerp_cpu(const LerpArgs&, Share);
@@ -131,11 +135,19 @@ void lerp_cuda(const LerpArgs&, CudaContext&);
 void scale_by_cpu(const ScaleByArgs&, Share);
 void scale_by_cuda(const ScaleByArgs&, CudaContext&);
 
-inline constexpr Kernel<FillArgs> fill{"fill", fill_cpu, PC_CUDA(fill_cuda)};
-inline constexpr Kernel<CopyArgs> copy{"copy", copy_cpu, PC_CUDA(copy_cuda)};
-inline constexpr Kernel<AxpbyArgs> axpby{"axpby", axpby_cpu, PC_CUDA(axpby_cuda)};
+inline constexpr Kernel<FillArgs> fill{"fill", fill_cpu, PC_CUDA(fill_cuda),
+                                       [](const FillArgs& a) { return alike_if_same(a.out.dtype); },
+                                       PC_CUDA(fill_cuda_together)};
+inline constexpr Kernel<CopyArgs> copy{"copy", copy_cpu, PC_CUDA(copy_cuda),
+                                       [](const CopyArgs& a) { return alike_if_same(a.out.dtype); },
+                                       PC_CUDA(copy_cuda_together)};
+inline constexpr Kernel<AxpbyArgs> axpby{"axpby", axpby_cpu, PC_CUDA(axpby_cuda),
+                                         [](const AxpbyArgs& a) { return alike_if_same(a.y.dtype); },
+                                         PC_CUDA(axpby_cuda_together)};
 inline constexpr Kernel<MultiplyArgs> multiply{"multiply", multiply_cpu, PC_CUDA(multiply_cuda)};
-inline constexpr Kernel<AddRowArgs> add_row{"add_row", add_row_cpu, PC_CUDA(add_row_cuda)};
+inline constexpr Kernel<AddRowArgs> add_row{"add_row", add_row_cpu, PC_CUDA(add_row_cuda),
+                                            [](const AddRowArgs& a) { return alike_if_same(a.y.dtype); },
+                                            PC_CUDA(add_row_cuda_together)};
 inline constexpr Kernel<SumRowsArgs> sum_rows{"sum_rows", sum_rows_cpu, PC_CUDA(sum_rows_cuda)};
 inline constexpr Kernel<LerpArgs> lerp{"lerp", lerp_cpu, PC_CUDA(lerp_cuda)};
 inline constexpr Kernel<ScaleByArgs> scale_by{"scale_by", scale_by_cpu, PC_CUDA(scale_by_cuda)};

@@ -1,5 +1,8 @@
 #include "kernels/arithmetic.h"
-#include "kernels/launch.cuh"
+
+#include <array>
+
+#include "kernels/column_sums.cuh"
 
 namespace pc::kernels {
 namespace {
@@ -7,29 +10,37 @@ namespace {
 using cu::each_entry, cu::matrix, cu::matrix_or_row;
 
 template <class T>
-void fill_typed(const FillArgs& a, CudaContext& context) {
-  each_entry(a.out.rows(), a.out.cols(), context.stream,
-             [out = matrix<T>(a.out), value = T(a.value)] __device__(std::int64_t row, std::int64_t col) {
-               out(row, col) = value;
-             });
-}
+struct Fill {
+  cu::Matrix<T> out;
+  T value;
+
+  explicit Fill(const FillArgs& a) : out(matrix<T>(a.out)), value(T(a.value)) {}
+  Fill() = default;
+  __device__ void operator()(std::int64_t row, std::int64_t col) const { out(row, col) = value; }
+};
 
 template <class T>
-void copy_typed(const CopyArgs& a, CudaContext& context) {
-  const auto in = matrix<T>(a.in), out = matrix<T>(a.out), mask = matrix_or_row<T>(a.mask);
-  each_entry(a.out.rows(), a.out.cols(), context.stream, [=] __device__(std::int64_t row, std::int64_t col) {
+struct Copy {
+  cu::Matrix<T> in, out, mask;
+
+  explicit Copy(const CopyArgs& a) : in(matrix<T>(a.in)), out(matrix<T>(a.out)), mask(matrix_or_row<T>(a.mask)) {}
+  Copy() = default;
+  __device__ void operator()(std::int64_t row, std::int64_t col) const {
     if (!mask || mask(row, col) != T(0)) out(row, col) = in(row, col);
-  });
-}
+  }
+};
 
 template <class T>
-void axpby_typed(const AxpbyArgs& g, CudaContext& context) {
-  const auto x = matrix<T>(g.x), y = matrix<T>(g.y);
-  const T a = T(g.a), b = T(g.b);
-  each_entry(g.y.rows(), g.y.cols(), context.stream, [=] __device__(std::int64_t row, std::int64_t col) {
+struct Axpby {
+  cu::Matrix<T> x, y;
+  T a, b;
+
+  explicit Axpby(const AxpbyArgs& g) : x(matrix<T>(g.x)), y(matrix<T>(g.y)), a(T(g.a)), b(T(g.b)) {}
+  Axpby() = default;
+  __device__ void operator()(std::int64_t row, std::int64_t col) const {
     y(row, col) = b == T(0) ? a * x(row, col) : a * x(row, col) + b * y(row, col);
-  });
-}
+  }
+};
 
 template <class T>
 void multiply_typed(const MultiplyArgs& m, CudaContext& context) {
@@ -41,42 +52,21 @@ void multiply_typed(const MultiplyArgs& m, CudaContext& context) {
 }
 
 template <class T>
-void add_row_typed(const AddRowArgs& a, CudaContext& context) {
-  const auto y = matrix<T>(a.y);
-  const T* from = a.row.as<T>();
-  const bool add = a.write == Write::add;
-  each_entry(a.y.rows(), a.y.cols(), context.stream,
-             [=] __device__(std::int64_t row, std::int64_t col) { cu::store(y(row, col), from[col], add); });
-}
+struct AddRow {
+  cu::Matrix<T> y;
+  const T* from;
+  bool add;
 
-constexpr int kTileCols = 32, kTileRows = 32;
-
-/// A block does kTileCols columns: thread (i, j) adds rows j, j + kTileRows, ..., then the parts are added in order.
-template <class T>
-__global__ void __launch_bounds__(kTileCols* kTileRows)
-    sum_rows_kernel(cu::Matrix<T> x, std::int64_t rows, std::int64_t cols, T* out, bool add) {
-  __shared__ T parts[kTileRows][kTileCols];
-  const std::int64_t col = std::int64_t{blockIdx.x} * kTileCols + threadIdx.x;
-  T part = 0;
-  if (col < cols) {
-#pragma unroll 4
-    for (std::int64_t row = threadIdx.y; row < rows; row += kTileRows) part += x(row, col);
-  }
-  parts[threadIdx.y][threadIdx.x] = part;
-  __syncthreads();
-  if (threadIdx.y != 0 || col >= cols) return;
-  for (int i = 1; i < kTileRows; ++i) part += parts[i][threadIdx.x];
-  cu::store(out[col], part, add);
-}
+  explicit AddRow(const AddRowArgs& a) : y(matrix<T>(a.y)), from(a.row.as<T>()), add(a.write == Write::add) {}
+  AddRow() = default;
+  __device__ void operator()(std::int64_t row, std::int64_t col) const { cu::store(y(row, col), from[col], add); }
+};
 
 template <class T>
 void sum_rows_typed(const SumRowsArgs& s, CudaContext& context) {
-  const std::int64_t cols = s.x.cols();
-  if (cols == 0) return;
-  const auto blocks = static_cast<unsigned>((cols + kTileCols - 1) / kTileCols);
-  sum_rows_kernel<T><<<blocks, dim3(kTileCols, kTileRows), 0, context.stream>>>(matrix<T>(s.x), s.x.rows(), cols,
-                                                                                s.row.as<T>(), s.write == Write::add);
-  PC_CUDA_CHECK(cudaGetLastError());
+  const std::int64_t rows = s.x.rows(), cols = s.x.cols(), parts = cu::slices(rows) * cols;
+  cu::column_sums<T>(rows, cols, context.stream, matrix<T>(s.x), s.row.as<T>(), s.write == Write::add,
+                     cu::slices(rows) == 1 ? nullptr : static_cast<T*>(context.scratch(sizeof(T) * parts)));
 }
 
 template <class T>
@@ -98,20 +88,32 @@ void scale_by_typed(const ScaleByArgs& s, CudaContext& context) {
 
 }  // namespace
 
-void fill_cuda(const FillArgs& a, CudaContext& context) {
-  with_float(a.out.dtype, [&]<class T>(T) { fill_typed<T>(a, context); });
+void fill_cuda_together(std::span<const FillArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->out.dtype, [&]<class T>(T) {
+    cu::each_entry_of<Fill<T>>(calls, context.stream, [](const FillArgs& a) -> const View& { return a.out; });
+  });
 }
-void copy_cuda(const CopyArgs& a, CudaContext& context) {
-  with_float(a.out.dtype, [&]<class T>(T) { copy_typed<T>(a, context); });
+void copy_cuda_together(std::span<const CopyArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->out.dtype, [&]<class T>(T) {
+    cu::each_entry_of<Copy<T>>(calls, context.stream, [](const CopyArgs& a) -> const View& { return a.out; });
+  });
 }
-void axpby_cuda(const AxpbyArgs& g, CudaContext& context) {
-  with_float(g.y.dtype, [&]<class T>(T) { axpby_typed<T>(g, context); });
+void axpby_cuda_together(std::span<const AxpbyArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->y.dtype, [&]<class T>(T) {
+    cu::each_entry_of<Axpby<T>>(calls, context.stream, [](const AxpbyArgs& a) -> const View& { return a.y; });
+  });
 }
+void add_row_cuda_together(std::span<const AddRowArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->y.dtype, [&]<class T>(T) {
+    cu::each_entry_of<AddRow<T>>(calls, context.stream, [](const AddRowArgs& a) -> const View& { return a.y; });
+  });
+}
+void fill_cuda(const FillArgs& a, CudaContext& context) { fill_cuda_together(std::array{&a}, context); }
+void copy_cuda(const CopyArgs& a, CudaContext& context) { copy_cuda_together(std::array{&a}, context); }
+void axpby_cuda(const AxpbyArgs& a, CudaContext& context) { axpby_cuda_together(std::array{&a}, context); }
+void add_row_cuda(const AddRowArgs& a, CudaContext& context) { add_row_cuda_together(std::array{&a}, context); }
 void multiply_cuda(const MultiplyArgs& m, CudaContext& context) {
   with_float(m.y.dtype, [&]<class T>(T) { multiply_typed<T>(m, context); });
-}
-void add_row_cuda(const AddRowArgs& a, CudaContext& context) {
-  with_float(a.y.dtype, [&]<class T>(T) { add_row_typed<T>(a, context); });
 }
 void sum_rows_cuda(const SumRowsArgs& s, CudaContext& context) {
   with_float(s.x.dtype, [&]<class T>(T) { sum_rows_typed<T>(s, context); });

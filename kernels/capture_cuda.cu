@@ -1,6 +1,9 @@
 #include "kernels/capture.h"
 
 #include <algorithm>
+#include <map>
+#include <string_view>
+#include <utility>
 
 #include "kernels/cuda_context.h"
 
@@ -33,26 +36,113 @@ void wait_for(cudaStream_t stream, std::vector<cudaGraphNode_t> nodes) {
 #endif
 }
 
-}  // namespace
+/// Entries that are done by one launch, and the launches that come before.
+struct Launch {
+  std::vector<std::size_t> entries, before;
+};
 
-std::shared_ptr<void> capture(CudaContext& context, const std::vector<Call>& calls,
-                              const std::vector<std::vector<std::size_t>>& dependencies) {
-  std::vector<std::vector<cudaGraphNode_t>> ends(dependencies.size());  // the last nodes of each call
+/// Entries of one level, the longest way from an entry without dependencies, do not depend on each other.
+std::vector<Launch> launches_of(const std::vector<Call>& calls,
+                                const std::vector<std::vector<std::size_t>>& dependencies) {
+  const auto call = [&](std::size_t entry) -> const Call& { return calls[entry % calls.size()]; };
+  std::vector<std::size_t> level(dependencies.size(), 0), launch(dependencies.size());
+  std::vector<std::vector<std::size_t>> levels;
+  for (std::size_t j = 0; j < dependencies.size(); ++j) {
+    for (const std::size_t i : dependencies[j]) level[j] = std::max(level[j], level[i] + 1);
+    levels.resize(std::max(levels.size(), level[j] + 1));
+    levels[level[j]].push_back(j);
+  }
+  std::vector<Launch> list;
+  for (const auto& entries : levels) {
+    std::map<std::pair<std::string_view, std::size_t>, std::size_t> alike;
+    for (const std::size_t j : entries) {
+      const Call& c = call(j);
+      const auto [found, fresh] = alike.try_emplace({c.kernel, c.alike}, list.size());
+      if (fresh || c.alike == 0) {
+        launch[j] = list.size();
+        list.emplace_back();
+      } else {
+        launch[j] = found->second;
+      }
+      list[launch[j]].entries.push_back(j);
+    }
+  }
+  for (std::size_t j = 0; j < dependencies.size(); ++j) {
+    for (const std::size_t i : dependencies[j]) list[launch[j]].before.push_back(launch[i]);
+  }
+  return list;
+}
+
+void run(const Launch& launch, const std::vector<Call>& calls, CudaContext& context) {
+  const auto call = [&](std::size_t entry) -> const Call& { return calls[entry % calls.size()]; };
+  if (launch.entries.size() == 1) return call(launch.entries[0]).cuda(context);
+  std::vector<const void*> args;
+  for (const std::size_t entry : launch.entries) args.push_back(call(entry).args.get());
+  call(launch.entries[0]).together(args, context);
+}
+
+/// Tables of pointers for the launches of one graph.
+class Tables {
+ public:
+  /// `now`: a table is used at once, and not when a graph runs.
+  Tables(CudaContext& context, std::size_t most, bool now = false)
+      : context_(context), now_(now), room_(most), memory_(allocate(most * sizeof(void*))) {
+    context_.tables = [this](const std::vector<void*>& pointers) { return add(pointers); };
+  }
+  Tables(const Tables&) = delete;
+  Tables& operator=(const Tables&) = delete;
+  ~Tables() { context_.tables = nullptr; }
+
+  /// Once nothing is being captured.
+  Memory take() {
+    copy_bytes(context_, memory_, all_.data(), all_.size() * sizeof(void*));
+    return std::move(memory_);
+  }
+
+ private:
+  void** add(const std::vector<void*>& pointers) {
+    PC_CHECK(all_.size() + pointers.size() <= room_, "cuda", "too many pointers for their table");
+    void** at = static_cast<void**>(memory_.get()) + all_.size();
+    all_.insert(all_.end(), pointers.begin(), pointers.end());
+    if (now_) copy_bytes(context_, at, pointers.data(), pointers.size() * sizeof(void*));
+    return at;
+  }
+
+  CudaContext& context_;
+  bool now_;
+  std::size_t room_;
+  Memory memory_;
+  std::vector<void*> all_;
+};
+
+constexpr std::size_t kPointers = 3;  // of one entry, at most
+
+/// A graph, and what it reads beside its calls' own memory.
+struct Captured {
+  Memory tables;
+  GraphExec exec;
+};
+
+std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<Call>& calls,
+                                        const std::vector<std::vector<std::size_t>>& dependencies) {
+  const std::vector<Launch> launches = launches_of(calls, dependencies);
+  Tables tables(context, kPointers * dependencies.size());
+  std::vector<std::vector<cudaGraphNode_t>> ends(launches.size());  // the last nodes of each launch
   PC_CUDA_CHECK(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t made = nullptr;
   try {
-    for (std::size_t j = 0; j < dependencies.size(); ++j) {
+    for (std::size_t j = 0; j < launches.size(); ++j) {
       std::vector<cudaGraphNode_t> before;
       const auto add = [&](std::size_t i) { before.insert(before.end(), ends[i].begin(), ends[i].end()); };
-      for (const std::size_t i : dependencies[j]) add(i);
-      // Calls that may run side by side need scratch memory of their own; there are so many places, then one waits.
+      for (const std::size_t i : launches[j].before) add(i);
+      // Launches that may run side by side need scratch memory of their own; there are so many places, then one waits.
       const std::size_t slot = j % CudaContext::kSlots;
       if (j >= CudaContext::kSlots) add(j - CudaContext::kSlots);
       std::sort(before.begin(), before.end());
       before.erase(std::unique(before.begin(), before.end()), before.end());
       wait_for(context.stream, before);
       context.use_slot(slot);
-      calls[j % calls.size()].cuda(context);
+      run(launches[j], calls, context);
       ends[j] = frontier(context.stream);
     }
   } catch (...) {
@@ -71,11 +161,28 @@ std::shared_ptr<void> capture(CudaContext& context, const std::vector<Call>& cal
   const Graph graph(made);
   cudaGraphExec_t exec = nullptr;
   PC_CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  return std::make_shared<GraphExec>(exec);
+  auto captured = std::make_shared<Captured>();
+  captured->exec = GraphExec(exec);
+  captured->tables = tables.take();
+  return captured;
+}
+
+}  // namespace
+
+void run_once(CudaContext& context, const std::vector<Call>& calls,
+              const std::vector<std::vector<std::size_t>>& dependencies) {
+  Tables tables(context, kPointers * dependencies.size(), true);
+  for (const Launch& launch : launches_of(calls, dependencies)) run(launch, calls, context);
+  PC_CUDA_CHECK(cudaStreamSynchronize(context.stream));  // before the tables go
+}
+
+std::shared_ptr<void> capture(CudaContext& context, const std::vector<Call>& calls,
+                              const std::vector<std::vector<std::size_t>>& dependencies) {
+  return capture_graph(context, calls, dependencies);
 }
 
 void launch(CudaContext& context, void* graph) {
-  PC_CUDA_CHECK(cudaGraphLaunch(*static_cast<GraphExec*>(graph), context.stream));
+  PC_CUDA_CHECK(cudaGraphLaunch(static_cast<Captured*>(graph)->exec, context.stream));
 }
 
 }  // namespace pc::cu

@@ -8,17 +8,29 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/arrival.h"
+#include "kernels/attention.h"
 #include "kernels/batched_gemm.h"
+#include "kernels/change.h"
+#include "kernels/conv.h"
+#include "kernels/embed.h"
 #include "kernels/energy.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
 #include "kernels/map.h"
+#include "kernels/narrow.h"
+#include "kernels/norm.h"
 #include "kernels/philox.h"
+#include "kernels/pool.h"
+#include "kernels/precision.h"
 #include "kernels/random.h"
+#include "kernels/rearrange.h"
 #include "kernels/reduce.h"
+#include "kernels/rotate.h"
 #include "kernels/runge_kutta.h"
 #include "kernels/settle.h"
 #include "kernels/softmax.h"
+#include "kernels/sparse.h"
+#include "kernels/transpose.h"
 #include "kernels/value_update.h"
 #include "kernels/weight_update.h"
 
@@ -41,6 +53,9 @@ constexpr std::array kActivations = {std::pair{Activation::identity, "identity"}
 
 std::string name_of_write(Write write) { return write == Write::add ? "add" : "set"; }
 
+/// Of Content::offsets.
+double first_place(double value, std::int64_t row) { return value * static_cast<double>(row % 3 == 2 ? row - 1 : row); }
+
 /// An output of a kernel that is told whether to set or to add.
 Content before(Write write) { return write == Write::add ? Content::normal : Content::nan; }
 
@@ -54,10 +69,15 @@ class Maker {
       wide_ = wide;
       arithmetic();
       gemms();
+      if (dtype_ == DType::f32) operands();
       batched_gemms();
       maps();
       energies();
+      changes();
       softmaxes();
+      embeds();
+      attentions();
+      rearranges();
       value_updates();
       weight_updates();
       gathers();
@@ -66,6 +86,11 @@ class Maker {
       arrivals();
       runge_kuttas();
       settles();
+      sparse();
+      convolutions();
+      pools();
+      norms();
+      transposes();
     }
     wide_ = false;
     scalars();
@@ -166,6 +191,85 @@ class Maker {
         });
   }
 
+  /// Products of fewer bits: of whole numbers, which every type holds exactly.
+  void operands() {
+    const auto coarse = [&](DType type, std::int64_t rows, std::int64_t cols) {
+      CaseView view = matrix(rows, cols, Content::coarse);
+      view.dtype = type;
+      return view;
+    };
+    const std::int64_t inner = std::min<std::int64_t>((rows_ + cols_) / 2, 65);
+    for (const DType type : {DType::tf32, DType::f16, DType::bf16}) {
+      for (const bool ta : {false, true}) {
+        for (const bool tb : {false, true}) {
+          add("gemm", std::string(pc::name_of(type)) + (ta ? ", t" : ", n") + (tb ? 't' : 'n'),
+              {ta ? coarse(type, inner, rows_) : coarse(type, rows_, inner),
+               tb ? coarse(type, cols_, inner) : coarse(type, inner, cols_)},
+              {matrix()}, [=](const Exec& exec, const Views& in, const Views& out) {
+                View a = in[0];
+                a.exponent = 1;
+                gemm(exec, {.a = a, .b = in[1], .c = out[0], .trans_a = Trans{ta}, .trans_b = Trans{tb}, .beta = -0.5});
+              });
+        }
+      }
+      if (type == DType::tf32) continue;
+      for (const int exponent : {0, 10}) {
+        CaseView narrow_to = matrix(Content::nan);
+        narrow_to.dtype = type;
+        add("narrow", std::string(pc::name_of(type)) + " times 2^" + std::to_string(exponent), {matrix()},
+            {narrow_to, scalar(0)}, [exponent](const Exec& exec, const Views& in, const Views& out) {
+              View y = out[0];
+              y.exponent = exponent;
+              narrow(exec, {.x = in[0], .to = {y, out[1]}});
+            });
+      }
+    }
+  }
+
+  void changes() {
+    for (const auto& [f, f_name] : kActivations) {
+      for (const Write write : kWrites) {
+        add("map_change", std::string(f_name) + ", " + name_of_write(write), {matrix(), matrix()},
+            {matrix(before(write))}, [f = f, write](const Exec& exec, const Views& in, const Views& out) {
+              map_change(exec, {.x = in[0], .dx = in[1], .y = out[0], .f = f, .leak = 0.1, .write = write});
+            });
+      }
+      add("change_error", f_name, {matrix(), matrix(), matrix()}, {matrix(Content::nan), matrix(Content::nan)},
+          [f = f](const Exec& exec, const Views& in, const Views& out) {
+            change_error(
+                exec, {.delta = out[0], .dx = in[0], .z = in[1], .change = in[2], .dz = out[1], .f = f, .leak = 0.1});
+          });
+      add("change_error", std::string(f_name) + ", start, energy, precisions",
+          {matrix(), matrix(), column_row(Content::positive)}, {matrix(Content::nan), matrix(Content::nan), per_row()},
+          [f = f](const Exec& exec, const Views& in, const Views& out) {
+            change_error(exec, {.delta = out[0],
+                                .start = in[0],
+                                .z = in[1],
+                                .dz = out[1],
+                                .energy = out[2],
+                                .f = f,
+                                .leak = 0.1,
+                                .precision = 0.75,
+                                .precisions = in[2]});
+          });
+    }
+    add("change_error", "no activation", {matrix(), matrix()}, {matrix(Content::nan), per_row()},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          change_error(exec, {.delta = out[0], .dx = in[0], .change = in[1], .energy = out[1], .precision = 0.75});
+        });
+    if (dtype_ != DType::f32) return;
+    CaseView half = matrix(Content::nan);
+    half.dtype = DType::bf16;
+    add("change_error", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          change_error(exec, {.delta = out[0], .dx = in[0], .change = in[1], .narrow = {out[1], out[2]}});
+        });
+    add("map_change", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          map_change(exec, {.x = in[0], .dx = in[1], .y = out[0], .f = Activation::relu, .narrow = {out[1], out[2]}});
+        });
+  }
+
   void batched_gemms() {
     const std::int64_t m = std::min<std::int64_t>(cols_, 5), n = std::min<std::int64_t>(cols_, 9);
     const std::int64_t k = std::min<std::int64_t>(cols_, 67);
@@ -216,7 +320,8 @@ class Maker {
   }
 
   void energies() {
-    for (const Kernel<ErrorArgs>* kernel : {&gaussian_error, &softmax_error, &bernoulli_error}) {
+    for (const Kernel<ErrorArgs>* kernel :
+         {&gaussian_error, &softmax_error, &bernoulli_error, &laplace_error, &categorical_error}) {
       add(kernel->name, "delta", {matrix(), matrix()}, {matrix(Content::nan)},
           [kernel](const Exec& exec, const Views& in, const Views& out) {
             (*kernel)(exec, {.x = in[0], .mu = in[1], .delta = out[0]});
@@ -228,12 +333,29 @@ class Maker {
                       {.x = in[0], .mu = in[1], .delta = out[0], .own = out[1], .energy = out[2], .precision = 0.75});
           });
     }
-    add("gaussian_error", "precisions", {matrix(), matrix(), column_row(Content::positive)},
-        {matrix(Content::nan), per_row()}, [](const Exec& exec, const Views& in, const Views& out) {
-          gaussian_error(
-              exec,
-              {.x = in[0], .mu = in[1], .delta = out[0], .energy = out[1], .precision = 0.75, .precisions = in[2]});
+    for (const Kernel<ErrorArgs>* kernel : {&gaussian_error, &laplace_error}) {
+      add(kernel->name, "precisions", {matrix(), matrix(), column_row(Content::positive)},
+          {matrix(Content::nan), per_row()}, [kernel](const Exec& exec, const Views& in, const Views& out) {
+            (*kernel)(
+                exec,
+                {.x = in[0], .mu = in[1], .delta = out[0], .energy = out[1], .precision = 0.75, .precisions = in[2]});
+          });
+    }
+    add("learn_precision", "rate 0.3", {matrix()}, {column_row(Content::positive)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          learn_precision(exec, {.delta = in[0], .precisions = out[0], .rate = 0.3, .least = 0.5});
         });
+    for (const Kernel<ErrorArgs>* kernel : {&softmax_error, &categorical_error}) {
+      CaseView several = matrix();
+      several.shape = {rows_, 3, std::min<std::int64_t>(cols_, 65)};
+      CaseView made = several;
+      made.content = Content::nan;
+      add(kernel->name, "several runs", {several, several}, {made, made, per_row()},
+          [kernel](const Exec& exec, const Views& in, const Views& out) {
+            (*kernel)(exec,
+                      {.x = in[0], .mu = in[1], .delta = out[0], .own = out[1], .energy = out[2], .precision = 0.75});
+          });
+    }
     for (const auto& [f, f_name] : kActivations) {
       add("map_error", f_name, {matrix(), matrix()}, {matrix(Content::nan), matrix(Content::nan)},
           [f = f](const Exec& exec, const Views& in, const Views& out) {
@@ -265,6 +387,130 @@ class Maker {
           [write](const Exec& exec, const Views& in, const Views& out) {
             softmax_pullback(exec, {.x = in[0], .dy = in[1], .dx = out[0], .write = write});
           });
+      for (const bool causal : {false, true}) {
+        const std::int64_t n = std::min<std::int64_t>(cols_, 37);
+        const SoftmaxRuns runs{.width = n, .causal = causal};
+        const std::string variant = std::string(causal ? "causal, " : "runs, ") + name_of_write(write);
+        add("softmax", variant, {matrix(rows_, 2 * n * n)}, {matrix(rows_, 2 * n * n, before(write))},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              softmax(exec, {.x = in[0], .y = out[0], .runs = runs, .write = write});
+            });
+        add("softmax_pullback", variant, {matrix(rows_, 2 * n * n), matrix(rows_, 2 * n * n)},
+            {matrix(rows_, 2 * n * n, before(write))}, [=](const Exec& exec, const Views& in, const Views& out) {
+              softmax_pullback(exec, {.x = in[0], .dy = in[1], .dx = out[0], .runs = runs, .write = write});
+            });
+      }
+    }
+  }
+
+  void embeds() {
+    const std::int64_t times = std::min<std::int64_t>(cols_, 9), width = std::min<std::int64_t>(cols_, 70);
+    constexpr std::int64_t kEntries = 5;
+    CaseView numbers = matrix(rows_, times, Content::index);
+    numbers.value = kEntries;
+    for (const Write write : kWrites) {
+      for (const CaseView& x : {numbers, matrix(rows_, times)}) {
+        const std::string variant =
+            std::string(x.content == Content::index ? "whole, " : "any number, ") + name_of_write(write);
+        add("embed", variant, {x, matrix(kEntries, width)}, {matrix(rows_, times * width, before(write))},
+            [write](const Exec& exec, const Views& in, const Views& out) {
+              embed(exec, {.x = in[0], .table = in[1], .y = out[0], .write = write});
+            });
+        add("embed_grad", variant, {x, matrix(rows_, times * width)}, {matrix(kEntries, width, before(write))},
+            [write](const Exec& exec, const Views& in, const Views& out) {
+              embed_grad(exec, {.x = in[0], .dy = in[1], .dtable = out[0], .write = write});
+            });
+      }
+    }
+  }
+
+  void attentions() {
+    using To = AttentionPullbackArgs::To;
+    // More queries than warps, more keys than lanes, heads narrower and wider than a warp.
+    struct Sizes {
+      std::int64_t heads, queries, keys, width, value_width;
+      bool causal;
+    };
+    for (const Sizes& s :
+         {Sizes{1, 1, 1, 1, 1, true}, {2, 11, 37, 3, 5, false}, {3, 37, 37, 4, 2, true}, {1, 5, 5, 2, 150, true}}) {
+      if (s.queries > cols_ || rows_ > 40) continue;  // a few sizes are enough
+      const auto tokens = [](const View& view, std::int64_t heads, std::int64_t width, std::int64_t spare) {
+        return Tokens{.view = view, .begin = spare, .step = heads * width + spare, .width = width};
+      };
+      constexpr std::int64_t kSpare = 1;  // between the tokens of q, k and v
+      const AttentionShape of{.heads = s.heads, .queries = s.queries, .keys = s.keys, .scale = 0.4, .causal = s.causal};
+      const CaseView q = matrix(rows_, s.queries * (s.heads * s.width + kSpare));
+      const CaseView k = matrix(rows_, s.keys * (s.heads * s.width + kSpare));
+      const CaseView v = matrix(rows_, s.keys * (s.heads * s.value_width + kSpare));
+      const auto three = [=](const Views& in, auto args) {
+        args.q = tokens(in[0], s.heads, s.width, kSpare);
+        args.k = tokens(in[1], s.heads, s.width, kSpare);
+        args.v = tokens(in[2], s.heads, s.value_width, kSpare);
+        args.of = of;
+        return args;
+      };
+      for (const Write write : kWrites) {
+        const std::string variant = std::to_string(s.heads) + " heads, " + std::to_string(s.queries) + 'x' +
+                                    std::to_string(s.keys) + (s.causal ? ", causal, " : ", ") + name_of_write(write);
+        add("attention", variant, {q, k, v}, {matrix(rows_, s.queries * s.heads * s.value_width, before(write))},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              AttentionArgs args = three(in, AttentionArgs{});
+              args.out = tokens(out[0], s.heads, s.value_width, 0);
+              args.write = write;
+              attention(exec, args);
+            });
+        for (const To to : {To::q, To::k, To::v}) {
+          const std::int64_t count = to == To::q ? s.queries : s.keys, width = to == To::v ? s.value_width : s.width;
+          add("attention_pullback", variant + ", to " + std::to_string(static_cast<int>(to)),
+              {q, k, v, matrix(rows_, s.queries * s.heads * s.value_width)},
+              {matrix(rows_, count * s.heads * width, before(write))},
+              [=](const Exec& exec, const Views& in, const Views& out) {
+                AttentionPullbackArgs args = three(in, AttentionPullbackArgs{});
+                args.delta = tokens(in[3], s.heads, s.value_width, 0);
+                args.dx = tokens(out[0], s.heads, width, 0);
+                args.to = to;
+                args.write = write;
+                attention_pullback(exec, args);
+              });
+        }
+      }
+    }
+  }
+
+  void rearranges() {
+    const std::int64_t n = std::min<std::int64_t>(cols_, 30);
+    for (const Write write : kWrites) {
+      add("rearrange", "all, " + name_of_write(write), {matrix(rows_, 6 * n)}, {matrix(rows_, 6 * n, before(write))},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            rearrange(exec, {.x = in[0],
+                             .y = out[0],
+                             .dims = {1, 2, n, 3},
+                             .from = {0, {0, 3 * n, 3, 1}},
+                             .to = {0, {0, 1, 6, 2}},
+                             .write = write});
+          });
+      add("rearrange", "a part, " + name_of_write(write), {matrix(rows_, 5 * n)}, {matrix(rows_, 4 * n + 1)},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            rearrange(exec, {.x = in[0],
+                             .y = out[0],
+                             .dims = {1, 1, n, 2},
+                             .from = {2, {0, 0, 5, 1}},
+                             .to = {1, {0, 0, 4, 2}},
+                             .write = write});
+          });
+      for (const bool back : {false, true}) {
+        add("rotate", std::string(back ? "back, " : "") + name_of_write(write), {matrix(rows_, 7 * n)},
+            {matrix(rows_, 7 * n, before(write))}, [=](const Exec& exec, const Views& in, const Views& out) {
+              rotate(exec, {.x = in[0],
+                            .y = out[0],
+                            .width = 7,
+                            .head = 2,
+                            .count = 6,
+                            .base = 100,
+                            .back = back,
+                            .write = write});
+            });
+      }
     }
   }
 
@@ -310,6 +556,21 @@ class Maker {
   }
 
   void value_updates() {
+    if (dtype_ == DType::f32) {
+      CaseView half = matrix(Content::nan);
+      half.dtype = DType::f16;
+      add("value_sgd", "whole and narrow",
+          {matrix(), matrix(), {.shape = {1, cols_}, .dtype = dtype_, .content = Content::mask}},
+          {matrix(), matrix(Content::nan), half, scalar(0)}, [](const Exec& exec, const Views& in, const Views& out) {
+            value_sgd(exec, {.g = {.x = out[0],
+                                   .own = in[0],
+                                   .free = in[2],
+                                   .from = in[1],
+                                   .whole = out[1],
+                                   .narrow = {out[2], out[3]}},
+                             .rate = 0.25});
+          });
+    }
     for (const Pull& pull : kPulls) {
       const Placed plain = place(pull);
       add("value_sgd", pull.name, plain.in, plain.out, [plain](const Exec& exec, const Views& in, const Views& out) {
@@ -386,6 +647,43 @@ class Maker {
             gather(exec, {.table = in[0], .out = out[0], .rows = {in[1], in[2]}, .scale = in[3], .shift = in[4]});
           });
     }
+    for (const bool flip : {false, true}) {
+      const std::int64_t height = 5, width = 4, planes = 3;
+      const CaseView images = matrix(kExamples, planes * height * width, Content::positive);
+      const CaseView of_plane{.shape = {planes}, .dtype = DType::f64};
+      add("gather", flip ? "shifted, mirrored" : "shifted",
+          {images, order, scalar(kCursor), of_plane, of_plane, scalar(3)},
+          {matrix(rows_, planes * height * width, Content::nan)},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            gather(exec, {.table = in[0],
+                          .out = out[0],
+                          .rows = {in[1], in[2]},
+                          .scale = in[3],
+                          .shift = in[4],
+                          .augment = {.height = height,
+                                      .width = width,
+                                      .crop = 2,
+                                      .flip = flip,
+                                      .seed = 0x123456789ABCDEF0U,
+                                      .epoch = in[5]}});
+          });
+    }
+    constexpr std::int64_t kTimes = 3;  // of a sequence, which must end within the labels
+    CaseView starts = order;
+    starts.value = kExamples - kTimes + 1;
+    const CaseView one{.shape = {1}, .dtype = DType::f64};
+    add("gather", "three rows", {packed(kExamples, cols_), starts, scalar(kCursor), one, one},
+        {matrix(rows_, kTimes * cols_, Content::nan)}, [](const Exec& exec, const Views& in, const Views& out) {
+          gather(exec, {.table = in[0], .out = out[0], .rows = {in[1], in[2]}, .scale = in[3], .shift = in[4]});
+        });
+    add("one_hot", "three times", {labels, starts, scalar(kCursor)}, {matrix(rows_, kTimes * cols_, Content::nan)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          one_hot(exec, {.labels = in[0], .out = out[0], .rows = {in[1], in[2]}, .times = kTimes});
+        });
+    add("right", "three times", {matrix(rows_, kTimes * cols_), labels, starts, scalar(kCursor)}, {per_row()},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          right(exec, {.answer = in[0], .labels = in[1], .right = out[0], .rows = {in[2], in[3]}, .times = kTimes});
+        });
     add("one_hot", "on and off", {labels, order, scalar(kCursor)}, {matrix(Content::nan)},
         [](const Exec& exec, const Views& in, const Views& out) {
           one_hot(exec, {.labels = in[0], .out = out[0], .rows = {in[1], in[2]}, .on = 0.9, .off = 0.1});
@@ -423,6 +721,12 @@ class Maker {
             });
       }
     }
+    for (const bool row : {true, false}) {
+      add("random", row ? "row mask" : "mask", {matrix(row ? 1 : rows_, cols_, Content::mask)}, {matrix()},
+          [](const Exec& exec, const Views& in, const Views& out) {
+            random(exec, {.out = out[0], .write = Write::add, .mask = in[0]});
+          });
+    }
     add("random", "no step", {}, {matrix(Content::nan)},
         [](const Exec& exec, const Views&, const Views& out) { random(exec, {.out = out[0], .step = {}}); });
   }
@@ -444,27 +748,159 @@ class Maker {
     }
   }
 
-  /// h -> g and back (a cycle), g -> g by an identity, h -> y; a constant part on h.
+  /// h -> g and back (a cycle), g -> g by an identity, h -> y, which is clamped.
   void settles() {
     const std::int64_t n = std::min<std::int64_t>(cols_, 96), m = 5;
     for (const Activation f : {Activation::tanh, Activation::gelu, Activation::leaky_relu}) {
       add("settle", std::string("f ") + std::to_string(static_cast<int>(f)),
-          {matrix(rows_, n), matrix(rows_, m), packed(n, n), packed(1, n), packed(m, n), packed(n, n)},
-          {matrix(rows_, n), matrix(rows_, n)}, [=](const Exec& exec, const Views& in, const Views& out) {
+          {matrix(rows_, n), matrix(rows_, n), matrix(rows_, m), packed(n, n), matrix(rows_, n), packed(m, n),
+           packed(n, n), matrix(rows_, n), matrix(rows_, m)},
+          {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan)},
+          [=](const Exec& exec, const Views& in, const Views& out) {
             SettleArgs args{.steps = 3, .rate = 0.05, .momentum = 0.5};
-            args.nodes.add({out[0], true});
-            args.nodes.add({out[1], true});
-            args.nodes.add({in[1], false});
-            args.predictions.add({.node = 0, .base = in[0], .base_map = f, .base_leak = 0.1, .precision = 0.7});
+            args.nodes.add({in[0], out[0]});
+            args.nodes.add({in[1], out[1]});
+            args.nodes.add({in[2]});
+            args.predictions.add({.node = 0, .start = in[7], .precision = 0.7});
             args.predictions.add({.node = 1});
-            args.predictions.add({.node = 2, .precision = 2});
+            args.predictions.add({.node = 2, .start = in[8], .precision = 2});
             const double small = 1 / std::sqrt(double(n));
             args.edges.add(
-                {.source = 0, .prediction = 1, .w = in[2], .b = in[3], .gain = small, .after = f, .leak = 0.1});
+                {.source = 0, .prediction = 1, .w = in[3], .z = in[4], .gain = small, .after = f, .leak = 0.1});
             args.edges.add({.source = 1, .prediction = 1});
-            args.edges.add({.source = 0, .prediction = 2, .w = in[4], .gain = small, .before = f, .leak = 0.1});
-            args.edges.add({.source = 1, .prediction = 0, .w = in[5], .gain = small});
+            args.edges.add({.source = 0, .prediction = 2, .w = in[5], .gain = small, .before = f, .leak = 0.1});
+            args.edges.add({.source = 1, .prediction = 0, .w = in[6], .gain = small});
             settle(exec, args);
+          });
+    }
+  }
+
+  static constexpr std::int64_t kWideCase = 200;
+
+  /// Odd sizes; widths that a GPU reads several at a time, and others; windows that overlap, touch and leave gaps.
+  void convolutions() {
+    if (cols_ > kWideCase) return;  // its sizes are its own
+    const ConvShape shapes[] = {
+        {.window = {.height = 5, .width = 7, .channels = 3, .kernel_h = 3, .kernel_w = 3, .padding = 1},
+         .out_channels = 2},
+        {.window = {.height = 6, .width = 5, .channels = 8, .kernel_h = 3, .kernel_w = 2, .stride = 2, .padding = 2},
+         .out_channels = 12,
+         .groups = 2},
+        {.window = {.height = 7, .width = 4, .channels = 4, .kernel_h = 2, .kernel_w = 2, .dilation = 3},
+         .out_channels = 5},
+        {.window = {.height = 9, .width = 8, .channels = 6, .kernel_h = 2, .kernel_w = 2, .stride = 3},
+         .out_channels = 6,
+         .groups = 3},
+        {.window = {.height = 3, .width = 5, .channels = 4}, .out_channels = 6, .groups = 2},
+        {.window = {.height = 19, .width = 17, .channels = 1, .kernel_h = 5, .kernel_w = 5, .padding = 2},
+         .out_channels = 1}};
+    const std::int64_t batch = std::min<std::int64_t>(rows_, 11);  // not all in one group of eight
+    for (const ConvShape& shape : shapes) {
+      const Window& w = shape.window;
+      const std::string size = std::to_string(w.height) + 'x' + std::to_string(w.width) + 'x' +
+                               std::to_string(w.channels) + ", groups " + std::to_string(shape.groups) + ", ";
+      const CaseView filters = packed(shape.out_channels, shape.depth());
+      for (const Write write : kWrites) {
+        const auto image = [&](Content content) { return matrix(batch, w.image_count(), content); };
+        const auto result = [&](Content content) { return matrix(batch, w.positions() * shape.out_channels, content); };
+        CaseView gradient = filters;
+        gradient.content = before(write);
+        add("conv", size + name_of_write(write), {image(Content::normal), filters}, {result(before(write))},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              conv(exec, {.x = in[0], .w = in[1], .y = out[0], .shape = shape, .write = write});
+            });
+        add("conv_pullback", size + name_of_write(write), {result(Content::normal), filters}, {image(before(write))},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              conv_pullback(exec, {.dy = in[0], .w = in[1], .dx = out[0], .shape = shape, .write = write});
+            });
+        add("conv_weight", size + name_of_write(write), {image(Content::normal), result(Content::normal)}, {gradient},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              conv_weight(exec, {.x = in[0], .dy = in[1], .dw = out[0], .shape = shape, .write = write});
+            });
+      }
+    }
+  }
+
+  void pools() {
+    if (cols_ > kWideCase) return;
+    const std::int64_t batch = std::min<std::int64_t>(rows_, 11);
+    const Window windows[] = {
+        {.height = 4, .width = 7, .channels = 3, .kernel_h = 2, .kernel_w = 2, .stride = 2},
+        {.height = 7, .width = 5, .channels = 2, .kernel_h = 3, .kernel_w = 3, .stride = 2, .padding = 1},
+        {.height = 6, .width = 7, .channels = 4, .kernel_h = 2, .kernel_w = 3, .stride = 1, .dilation = 2},
+        {.height = 5, .width = 3, .channels = 37, .kernel_h = 5, .kernel_w = 3}};
+    for (const Window& w : windows) {
+      for (const Pooling pooling : {Pooling::sum, Pooling::max}) {
+        for (const Content content : {Content::normal, Content::coarse}) {
+          for (const Write write : kWrites) {
+            const std::string variant = std::string(pooling == Pooling::max ? "max " : "sum ") +
+                                        std::to_string(w.height) + 'x' + std::to_string(w.width) +
+                                        (content == Content::coarse ? ", equals, " : ", ") + name_of_write(write);
+            const CaseView image = matrix(batch, w.image_count(), content);
+            const CaseView seen = matrix(batch, w.positions() * w.channels);
+            CaseView out = seen, back = image;
+            out.content = back.content = before(write);
+            add("pool", variant, {image}, {out}, [=](const Exec& exec, const Views& in, const Views& o) {
+              pool(exec, {.x = in[0], .y = o[0], .window = w, .pooling = pooling, .by = 0.3, .write = write});
+            });
+            add("pool_pullback", variant, {image, seen}, {back},
+                [=](const Exec& exec, const Views& in, const Views& o) {
+                  pool_pullback(exec, {.x = in[0],
+                                       .dy = in[1],
+                                       .dx = o[0],
+                                       .window = w,
+                                       .pooling = pooling,
+                                       .by = 0.3,
+                                       .write = write});
+                });
+          }
+        }
+      }
+    }
+  }
+
+  /// Rows of three runs.
+  void norms() {
+    const CaseView runs = matrix(rows_, 3 * cols_), row = column_row();
+    for (const bool affine : {false, true}) {
+      for (const bool centred : {false, true}) {
+        for (const Write write : kWrites) {
+          const NormShape shape{.width = cols_, .centred = centred, .epsilon = 0.01};
+          const std::string variant =
+              std::string(centred ? "layer, " : "rms, ") + (affine ? "affine, " : "") + name_of_write(write);
+          CaseView out = runs, gain = row;
+          out.content = gain.content = before(write);
+          add("norm", variant, {runs, row, row}, {out}, [=](const Exec& exec, const Views& in, const Views& o) {
+            norm(exec, {.x = in[0],
+                        .gain = affine ? in[1] : View{},
+                        .bias = affine ? in[2] : View{},
+                        .y = o[0],
+                        .shape = shape,
+                        .write = write});
+          });
+          add("norm_pullback", variant, {runs, row, runs}, {out},
+              [=](const Exec& exec, const Views& in, const Views& o) {
+                norm_pullback(exec, {.x = in[0],
+                                     .gain = affine ? in[1] : View{},
+                                     .dy = in[2],
+                                     .dx = o[0],
+                                     .shape = shape,
+                                     .write = write});
+              });
+          if (!affine) continue;
+          add("norm_gain", variant, {runs, runs}, {gain}, [=](const Exec& exec, const Views& in, const Views& o) {
+            norm_gain(exec, {.x = in[0], .dy = in[1], .dgain = o[0], .shape = shape, .write = write});
+          });
+        }
+      }
+    }
+  }
+
+  void transposes() {
+    for (const Write write : kWrites) {
+      add("transpose_each", name_of_write(write), {matrix(rows_, 3 * cols_)}, {matrix(rows_, 3 * cols_, before(write))},
+          [=, n = cols_](const Exec& exec, const Views& in, const Views& out) {
+            transpose_each(exec, {.x = in[0], .y = out[0], .m = 3, .n = n, .write = write});
           });
     }
   }
@@ -549,6 +985,56 @@ class Maker {
     }
   }
 
+  /// A of cols_ rows and `sources` columns meets a batch of rows_.
+  void sparse() {
+    constexpr double kEach = 5;
+    const std::int64_t sources = std::min<std::int64_t>((rows_ + cols_) / 2, 65);
+    const auto entries = static_cast<std::int64_t>(first_place(kEach, cols_));
+    const CaseView offsets{.shape = {cols_ + 1}, .dtype = DType::i32, .content = Content::offsets, .value = kEach};
+    const CaseView columns{
+        .shape = {entries}, .dtype = DType::i32, .content = Content::index, .value = static_cast<double>(sources)};
+    const CaseView values{.shape = {entries}, .dtype = dtype_};
+    // Rows of 16 bytes, as the networks have them, and others.
+    const std::int64_t whole = (rows_ + 7) / 8 * 8;
+    for (const std::int64_t room : {rows_, whole}) {
+      const auto batch = [n = rows_](const View& v) { return v.columns(0, n); };
+      const std::string variant = "room for " + std::to_string(room) + ", ";
+      for (const Write write : kWrites) {
+        add("sparse_product", variant + name_of_write(write), {offsets, columns, values, matrix(sources, room)},
+            {matrix(before(write))}, [=](const Exec& exec, const Views& in, const Views& out) {
+              sparse_product(exec, {.index = {in[0], in[1]},
+                                    .values = in[2],
+                                    .x_t = batch(in[3]),
+                                    .y = out[0],
+                                    .alpha = -0.7,
+                                    .write = write});
+            });
+        CaseView dw = values;
+        dw.content = before(write);
+        add("sparse_gradient", variant + name_of_write(write),
+            {offsets, columns, matrix(cols_, room), matrix(sources, room)}, {dw},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              sparse_gradient(exec, {.index = {in[0], in[1]},
+                                     .d_t = batch(in[2]),
+                                     .x_t = batch(in[3]),
+                                     .dw = out[0],
+                                     .alpha = -0.7,
+                                     .write = write});
+            });
+      }
+    }
+    add("transpose", "all", {matrix()}, {matrix(cols_, rows_, Content::nan)},
+        [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
+    const std::int64_t all = rows_ * cols_;
+    add("permute", "all",
+        {CaseView{.shape = {all}, .dtype = dtype_},
+         CaseView{.shape = {all}, .dtype = DType::i32, .content = Content::index, .value = static_cast<double>(all)}},
+        {CaseView{.shape = {all}, .dtype = dtype_, .content = Content::nan}},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          permute(exec, {.x = in[0], .from = in[1], .y = out[0]});
+        });
+  }
+
   void scalars() {
     const CaseView unread = scalar(std::numeric_limits<double>::quiet_NaN());
     for (const double square_norm : {0.0, 0.5, 9.0}) {
@@ -615,7 +1101,9 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(5, 7, {});
   add(33, 129, {});
   add(3, 2003, {});
-  add(67, 401, "sum");      // more than one block's part on a GPU
+  add(67, 401, "sum");  // more than one block's part on a GPU
+  add(2500, 33, "sum_rows");
+  add(2500, 7, "norm_gain");
   add(1100, 1001, "fill");  // more entries than a GPU's threads
   return list;
 }
@@ -638,6 +1126,8 @@ double case_entry(const CaseView& view, std::uint32_t stream, std::int64_t index
       return u < 0.5 ? 0 : 1;
     case Content::index:
       return std::floor(view.value * u);
+    case Content::offsets:
+      return first_place(view.value, index);
     case Content::holes:
       return index % 8 == 3 ? std::numeric_limits<double>::quiet_NaN() : philox::normal(u);
     case Content::constant:
@@ -659,12 +1149,16 @@ std::span<const KernelCase> all_cases(DType dtype) {
 std::span<const std::string_view> all_kernel_names() {
   // clang-format off
   static constexpr std::string_view kNames[] = {
-      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, map.name,
+      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, narrow.name, map_change.name, change_error.name, map.name,
       map_pullback.name, gaussian_error.name, softmax_error.name, bernoulli_error.name, map_error.name, softmax.name,
       settle.name, softmax_pullback.name, value_sgd.name, value_adam.name, weight_sgd.name, weight_adam.name, gather.name,
       one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,
       nudge_strength.name, lerp.name, scale_by.name, first_arrival.name, rk_stage.name, rk_error.name,
-      step_control.name, choose.name, batched_gemm.name};
+      step_control.name, choose.name, batched_gemm.name, transpose.name, permute.name, sparse_product.name,
+      sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, norm.name,
+      norm_pullback.name, norm_gain.name, transpose_each.name,
+      laplace_error.name, categorical_error.name, embed.name, embed_grad.name, attention.name, attention_pullback.name,
+      rearrange.name, rotate.name, learn_precision.name};
   // clang-format on
   return kNames;
 }

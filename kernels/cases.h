@@ -19,6 +19,7 @@ enum class Content : std::uint8_t {
   coarse,    // whole numbers from -2 to 2, so that some are equal
   mask,      // 0 or 1
   index,     // a whole number in [0, value)
+  offsets,   // of the rows of a sparse matrix: by turns `value` entries, none, and twice as many
   constant,  // value
   holes,     // standard normal, but one in eight is NaN
   nan        // NaN: an output that is not to be read, and of which every entry is to be written

@@ -1,11 +1,12 @@
 // The CUDA half of an ExecContext: one device with one stream, one cuBLAS handle, and all the memory that kernels may
-// need beside their arguments. Nothing is allocated once it is built, so that its calls can be captured in a graph.
+// need beside their arguments. Nothing is allocated while calls are captured in a graph.
 #pragma once
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -74,6 +75,16 @@ struct CudaContext {
   /// Calls that may run at the same time get scratch memory of different slots.
   void use_slot(std::size_t slot);
   [[nodiscard]] double* partials() const { return static_cast<double*>(partials_memory.get()) + slot_ * kPartials; }
+  /// Bytes that a call may use while it runs; calls that fit into kScratch may take it for granted. More of it is
+  /// allocated when a call first asks, which a program's first run does before anything is captured. Memory once given
+  /// stays, as captured graphs refer to it.
+  static constexpr std::size_t kScratch = std::size_t{32} << 20;  // patches of it stay in an H200's L2
+  [[nodiscard]] void* scratch(std::size_t bytes);
+
+  /// Pointers in device memory, for a call that several others are done by. They lie there before the call runs and for
+  /// as long as it may be run again, which is for `tables` to see to (capture_cuda.cu).
+  [[nodiscard]] void** table(const std::vector<void*>& pointers);
+  std::function<void**(const std::vector<void*>&)> tables;
 
   int device;
   cu::Stream stream;  // non-blocking: it does not wait for the default stream
@@ -83,6 +94,8 @@ struct CudaContext {
 
  private:
   std::size_t slot_ = 0;
+  std::size_t scratch_bytes_ = 0;           // of a slot
+  std::vector<cu::Memory> scratch_memory_;  // the last one is in use
 };
 
 }  // namespace pc

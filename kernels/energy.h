@@ -16,8 +16,10 @@ struct ErrorArgs {
   View x, mu;
   View delta, own = {}, energy = {};
   double precision = 1.0;
-  View precisions = {};  // one per column, multiplies `precision`; Gaussian only
+  View precisions = {};  // one per column, multiplies `precision`; Gaussian and Laplace only
 
+  /// What a distribution over classes is taken over: the last dimension of x.
+  [[nodiscard]] std::int64_t classes() const { return x.shape.rank() < 2 ? x.cols() : x.shape[x.shape.rank() - 1]; }
   void check() const {
     check_alike("error", x, mu);
     check_alike("error", x, delta);
@@ -56,16 +58,31 @@ struct MapErrorArgs {
 
 void gaussian_error_cpu(const ErrorArgs&, Share);
 void gaussian_error_cuda(const ErrorArgs&, CudaContext&);
+void gaussian_error_cuda_together(std::span<const ErrorArgs* const>, CudaContext&);
 void softmax_error_cpu(const ErrorArgs&, Share);
 void softmax_error_cuda(const ErrorArgs&, CudaContext&);
+void laplace_error_cpu(const ErrorArgs&, Share);
+void laplace_error_cuda(const ErrorArgs&, CudaContext&);
+void categorical_error_cpu(const ErrorArgs&, Share);
+void categorical_error_cuda(const ErrorArgs&, CudaContext&);
 void bernoulli_error_cpu(const ErrorArgs&, Share);
 void bernoulli_error_cuda(const ErrorArgs&, CudaContext&);
 void map_error_cpu(const MapErrorArgs&, Share);
 void map_error_cuda(const MapErrorArgs&, CudaContext&);
 
 /// E = 1/2 sum_i p_i (x_i - mu_i)^2;  delta = own = p (x - mu)
-inline constexpr Kernel<ErrorArgs> gaussian_error{"gaussian_error", gaussian_error_cpu, PC_CUDA(gaussian_error_cuda)};
-/// mu are logits:  E = p sum_i x_i (log sum_j e^mu_j - mu_i);  delta = p (x - (sum x) softmax(mu));  own = p (lse - mu)
+inline constexpr Kernel<ErrorArgs> gaussian_error{
+    "gaussian_error", gaussian_error_cpu, PC_CUDA(gaussian_error_cuda),
+    [](const ErrorArgs& e) { return e.energy.empty() ? alike_if_same(e.x.dtype) : 0; },
+    PC_CUDA(gaussian_error_cuda_together)};
+/// E = sum_i p_i |x_i - mu_i|;  delta = own = p sign(x - mu), 0 where they are equal
+inline constexpr Kernel<ErrorArgs> laplace_error{"laplace_error", laplace_error_cpu, PC_CUDA(laplace_error_cuda)};
+/// x and mu are logits of P and Q, the softmax of each run of classes:  E = p sum_i P_i (log P_i - log Q_i), which is
+/// their Kullback-Leibler divergence;  delta = p (P - Q);  own_i = p P_i (log P_i - log Q_i - E / p)  (of the run)
+inline constexpr Kernel<ErrorArgs> categorical_error{"categorical_error", categorical_error_cpu,
+                                                     PC_CUDA(categorical_error_cuda)};
+/// Run by run of classes; mu are logits:  E = p sum_i x_i (log sum_j e^mu_j - mu_i);  delta = p (x - (sum x)
+/// softmax(mu));  own = p (lse - mu)
 inline constexpr Kernel<ErrorArgs> softmax_error{"softmax_error", softmax_error_cpu, PC_CUDA(softmax_error_cuda)};
 /// mu are logits:  E = p sum_i softplus(mu_i) - x_i mu_i;  delta = p (x - sigmoid(mu));  own = -p mu
 inline constexpr Kernel<ErrorArgs> bernoulli_error{"bernoulli_error", bernoulli_error_cpu,

@@ -15,18 +15,27 @@ __device__ T column_precision(T scale, const T* precisions, std::int64_t col) {
 }
 
 template <class T>
-void gaussian_error_typed(const ErrorArgs& e, CudaContext& context) {
-  const auto x = matrix<T>(e.x), mu = matrix<T>(e.mu), delta = matrix<T>(e.delta), own = matrix<T>(e.own);
-  const T scale = T(e.precision);
-  const T* precisions = e.precisions.as<T>();
-  fold_rows(e.x.rows(), e.x.cols(), context.stream, e.energy.as<double>(), cu::Sum{.scale = 0.5},
-            [=] __device__(std::int64_t row, std::int64_t col) -> double {
-              const T error = x(row, col) - mu(row, col), d = column_precision(scale, precisions, col) * error;
-              delta(row, col) = d;
-              if (own) own(row, col) = d;
-              return d * error;
-            });
-}
+struct GaussianError {
+  cu::Matrix<T> x, mu, delta, own;
+  const T* precisions;
+  T scale;
+
+  explicit GaussianError(const ErrorArgs& e)
+      : x(matrix<T>(e.x)),
+        mu(matrix<T>(e.mu)),
+        delta(matrix<T>(e.delta)),
+        own(matrix<T>(e.own)),
+        precisions(e.precisions.as<T>()),
+        scale(T(e.precision)) {}
+  GaussianError() = default;
+  /// Twice the entry's energy.
+  __device__ double operator()(std::int64_t row, std::int64_t col) const {
+    const T error = x(row, col) - mu(row, col), d = column_precision(scale, precisions, col) * error;
+    delta(row, col) = d;
+    if (own) own(row, col) = d;
+    return d * error;
+  }
+};
 
 template <class T>
 void bernoulli_error_typed(const ErrorArgs& e, CudaContext& context) {
@@ -42,37 +51,137 @@ void bernoulli_error_typed(const ErrorArgs& e, CudaContext& context) {
             });
 }
 
-/// The whole row of softmax_error; its sums come before its entries.
 template <class T>
-void softmax_error_typed(const ErrorArgs& e, CudaContext& context) {
+void laplace_error_typed(const ErrorArgs& e, CudaContext& context) {
   const auto x = matrix<T>(e.x), mu = matrix<T>(e.mu), delta = matrix<T>(e.delta), own = matrix<T>(e.own);
-  const T p = T(e.precision);
-  const std::int64_t n = e.x.cols();
+  const T scale = T(e.precision);
+  const T* precisions = e.precisions.as<T>();
+  fold_rows(e.x.rows(), e.x.cols(), context.stream, e.energy.as<double>(), cu::Sum{},
+            [=] __device__(std::int64_t row, std::int64_t col) -> double {
+              const T error = x(row, col) - mu(row, col);
+              const T d = column_precision(scale, precisions, col) * scalar::sign(error);
+              delta(row, col) = d;
+              if (own) own(row, col) = d;
+              return d * error;
+            });
+}
+
+/// A warp of a team, which does a run of classes by itself.
+struct Warp {
+  static constexpr int kSize = 32;
+
+  __device__ int rank() const { return static_cast<int>(threadIdx.x) % kSize; }
+  __device__ int size() const { return kSize; }
+  template <class T, class Combine>
+  __device__ T reduce(T value, Combine combine) const {
+    for (int step = kSize / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(~0U, value, step));
+    return value;
+  }
+};
+
+/// energy[row] = scale * the sum over runs of body(group, row, begin of the run), which every thread of the group
+/// returns: the whole team does the only run of a row, or its warps share them out.
+template <class Body>
+void each_run(const ErrorArgs& e, CudaContext& context, Body body) {
+  const std::int64_t n = e.classes(), cols = e.x.cols();
   double* energy = e.energy.as<double>();
   const cu::Sum sum{.scale = e.precision};
-  cu::each_row(e.x.rows(), n, context.stream, [=] __device__(std::int64_t row, Team team) {
-    T top = mu(row, 0);
-    for (std::int64_t i = team.rank(); i < n; i += team.size()) top = scalar::max(top, mu(row, i));
-    top = team.reduce(top, [](T a, T b) { return scalar::max(a, b); });
-    double total = 0, mass = 0;
-    for (std::int64_t i = team.rank(); i < n; i += team.size()) {
-      total += std::exp(mu(row, i) - top);
-      mass += x(row, i);
+  cu::each_row(e.x.rows(), cols, context.stream, [=] __device__(std::int64_t row, Team team) {
+    double total = 0;
+    if (n == cols) {
+      total = body(team, row, std::int64_t{0});
+    } else {
+      const int warps = team.size() / Warp::kSize;
+      for (std::int64_t run = team.rank() / Warp::kSize; run * n < cols; run += warps) {
+        const double terms = body(Warp{}, row, run * n);
+        if (Warp{}.rank() == 0) total += terms;
+      }
+      total = team.reduce(total, sum);
     }
-    total = team.reduce(total, sum);
-    mass = team.reduce(mass, sum);
+    if (energy != nullptr && team.rank() == 0) sum.store(energy + row, total);
+  });
+}
+
+template <class T, class Group>
+__device__ T largest_of(const T* x, std::int64_t n, Group group) {
+  T top = x[0];
+  for (std::int64_t i = group.rank(); i < n; i += group.size()) top = scalar::max(top, x[i]);
+  return group.reduce(top, [](T a, T b) { return scalar::max(a, b); });
+}
+
+template <class T>
+struct SoftmaxRun {
+  cu::Matrix<T> x, mu, delta, own;
+  T p;
+  std::int64_t n;
+
+  template <class Group>
+  __device__ double operator()(Group group, std::int64_t row, std::int64_t begin) const {
+    const cu::Sum sum{};
+    const T *value = &x(row, begin), *logit = &mu(row, begin);
+    const T top = largest_of(logit, n, group);
+    double total = 0, mass = 0;
+    for (std::int64_t i = group.rank(); i < n; i += group.size()) {
+      total += std::exp(logit[i] - top);
+      mass += value[i];
+    }
+    total = group.reduce(total, sum);
+    mass = group.reduce(mass, sum);
     const T log_sum = top + std::log(T(total));
     double terms = 0;
-    for (std::int64_t i = team.rank(); i < n; i += team.size()) {
-      const T value = x(row, i), logit = mu(row, i);
-      delta(row, i) = p * (value - T(mass) * (std::exp(logit - top) / T(total)));
-      if (own) own(row, i) = p * (log_sum - logit);
-      terms += value * (log_sum - logit);
+    for (std::int64_t i = group.rank(); i < n; i += group.size()) {
+      delta(row, begin + i) = p * (value[i] - T(mass) * (std::exp(logit[i] - top) / T(total)));
+      if (own) own(row, begin + i) = p * (log_sum - logit[i]);
+      terms += value[i] * (log_sum - logit[i]);
     }
-    if (energy == nullptr) return;
-    terms = team.reduce(terms, sum);
-    if (team.rank() == 0) sum.store(energy + row, terms);
-  });
+    return group.reduce(terms, sum);
+  }
+};
+
+template <class T>
+void softmax_error_typed(const ErrorArgs& e, CudaContext& context) {
+  each_run(e, context,
+           SoftmaxRun<T>{matrix<T>(e.x), matrix<T>(e.mu), matrix<T>(e.delta), matrix<T>(e.own), T(e.precision),
+                         e.classes()});
+}
+
+template <class T>
+struct CategoricalRun {
+  cu::Matrix<T> x, mu, delta, own;
+  T p;
+  std::int64_t n;
+
+  template <class Group>
+  __device__ T log_sum_exp(const T* of, Group group) const {
+    const T top = largest_of(of, n, group);
+    double total = 0;
+    for (std::int64_t i = group.rank(); i < n; i += group.size()) total += std::exp(of[i] - top);
+    return top + std::log(T(group.reduce(total, cu::Sum{})));
+  }
+
+  template <class Group>
+  __device__ double operator()(Group group, std::int64_t row, std::int64_t begin) const {
+    const T *value = &x(row, begin), *logit = &mu(row, begin);
+    const T log_x = log_sum_exp(value, group), log_mu = log_sum_exp(logit, group);
+    double terms = 0;
+    for (std::int64_t i = group.rank(); i < n; i += group.size()) {
+      terms += std::exp(value[i] - log_x) * ((value[i] - log_x) - (logit[i] - log_mu));
+    }
+    const double divergence = group.reduce(terms, cu::Sum{});
+    for (std::int64_t i = group.rank(); i < n; i += group.size()) {
+      const T of_x = std::exp(value[i] - log_x), ratio = (value[i] - log_x) - (logit[i] - log_mu);
+      delta(row, begin + i) = p * (of_x - std::exp(logit[i] - log_mu));
+      if (own) own(row, begin + i) = p * of_x * (ratio - T(divergence));
+    }
+    return divergence;
+  }
+};
+
+template <class T>
+void categorical_error_typed(const ErrorArgs& e, CudaContext& context) {
+  each_run(e, context,
+           CategoricalRun<T>{matrix<T>(e.x), matrix<T>(e.mu), matrix<T>(e.delta), matrix<T>(e.own), T(e.precision),
+                             e.classes()});
 }
 
 template <class T, Activation f>
@@ -93,10 +202,24 @@ void map_error_typed(const MapErrorArgs& e, CudaContext& context) {
 }  // namespace
 
 void gaussian_error_cuda(const ErrorArgs& e, CudaContext& context) {
-  with_float(e.x.dtype, [&]<class T>(T) { gaussian_error_typed<T>(e, context); });
+  with_float(e.x.dtype, [&]<class T>(T) {
+    fold_rows(e.x.rows(), e.x.cols(), context.stream, e.energy.as<double>(), cu::Sum{.scale = 0.5},
+              GaussianError<T>(e));
+  });
+}
+void gaussian_error_cuda_together(std::span<const ErrorArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->x.dtype, [&]<class T>(T) {
+    cu::each_entry_of<GaussianError<T>>(calls, context.stream, [](const ErrorArgs& e) -> const View& { return e.x; });
+  });
 }
 void softmax_error_cuda(const ErrorArgs& e, CudaContext& context) {
   with_float(e.x.dtype, [&]<class T>(T) { softmax_error_typed<T>(e, context); });
+}
+void laplace_error_cuda(const ErrorArgs& e, CudaContext& context) {
+  with_float(e.x.dtype, [&]<class T>(T) { laplace_error_typed<T>(e, context); });
+}
+void categorical_error_cuda(const ErrorArgs& e, CudaContext& context) {
+  with_float(e.x.dtype, [&]<class T>(T) { categorical_error_typed<T>(e, context); });
 }
 void bernoulli_error_cuda(const ErrorArgs& e, CudaContext& context) {
   with_float(e.x.dtype, [&]<class T>(T) { bernoulli_error_typed<T>(e, context); });

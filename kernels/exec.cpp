@@ -30,6 +30,7 @@ void* allocate(std::size_t) { fail("exec", "this build has no CUDA kernels; conf
 void release(void*) noexcept {}
 void copy_bytes(CudaContext&, void*, const void*, std::size_t) { allocate(0); }
 std::size_t block_memory(CudaContext&) { return 0; }
+void run_once(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {}
 std::shared_ptr<void> capture(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {
   return {};
 }
@@ -145,6 +146,11 @@ void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, 
 std::size_t block_memory(const Exec& exec) {
   constexpr std::size_t kHopper = std::size_t{227} << 10;
   return exec.cuda == nullptr ? kHopper : cu::block_memory(*exec.cuda);
+}
+
+void run_once(const Exec& exec, const std::vector<Call>& calls,
+              const std::vector<std::vector<std::size_t>>& dependencies) {
+  cu::run_once(*exec.cuda, calls, dependencies);
 }
 
 std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,

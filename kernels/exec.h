@@ -45,11 +45,13 @@ void release(Device device, void* memory) noexcept;
 /// Copies `bytes` between any two devices; waits until done.
 void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
 
-/// Bytes of shared memory that a block of the CUDA device may have. The CPU, which needs none, answers as an H200 does, so
-/// that plans for either can be compared.
+/// Bytes of shared memory that a block of the CUDA device may have. The CPU, which needs none, answers as an H200 does,
+/// so that plans for either can be compared.
 std::size_t block_memory(const Exec& exec);
 
-/// A graph of recorded calls on a CUDA device, for Program: see kernels/capture.h.
+/// Recorded calls on a CUDA device, once or as a graph, for Program: see kernels/capture.h.
+void run_once(const Exec& exec, const std::vector<Call>& calls,
+              const std::vector<std::vector<std::size_t>>& dependencies);
 std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,
                               const std::vector<std::vector<std::size_t>>& dependencies);
 void launch(const Exec& exec, void* graph);

@@ -113,6 +113,20 @@ CudaContext::CudaContext(int device_index) : device(device_index) {
   PC_CUBLAS_CHECK(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED));
 }
 
+void** CudaContext::table(const std::vector<void*>& pointers) {
+  PC_CHECK(tables != nullptr, "cuda", "several calls are done by one, outside of a program");
+  return tables(pointers);
+}
+
+void* CudaContext::scratch(std::size_t bytes) {
+  constexpr std::size_t kAlign = 256;
+  if (bytes > scratch_bytes_) {
+    scratch_bytes_ = (std::max(bytes, kScratch) + kAlign - 1) / kAlign * kAlign;
+    scratch_memory_.emplace_back(cu::allocate(kSlots * scratch_bytes_));
+  }
+  return static_cast<std::byte*>(scratch_memory_.back().get()) + slot_ * scratch_bytes_;
+}
+
 void CudaContext::use_slot(std::size_t slot) {
   slot_ = slot;
   PC_CUBLAS_CHECK(cublasSetWorkspace(blas, static_cast<std::byte*>(blas_workspace.get()) + slot * cu::kBlasWorkspace,

@@ -7,7 +7,8 @@ namespace pc::kernels {
 
 enum class Trans : bool { no, yes };
 
-/// op(a) [m, k], op(b) [k, n], c [m, n]. With beta = 0, c is not read.
+/// op(a) [m, k], op(b) [k, n], c [m, n]. With beta = 0, c is not read. Operands may be narrower than a float32 c; what
+/// is added up is float32 all the same.
 struct GemmArgs {
   View a, b, c;
   Trans trans_a = Trans::no, trans_b = Trans::no;
@@ -23,7 +24,8 @@ struct GemmArgs {
                        bn = trans_b == Trans::yes ? b.rows() : b.cols();
     PC_CHECK(am == m() && bn == n() && bk == k(), "gemm", "a ", a.shape.text(), ", b ", b.shape.text(), ", c ",
              c.shape.text(), " do not fit");
-    PC_CHECK(a.dtype == c.dtype && b.dtype == c.dtype, "gemm", "dtypes differ");
+    PC_CHECK(a.dtype == b.dtype && (a.dtype == c.dtype || (c.dtype == DType::f32 && is_operand(a.dtype))), "gemm",
+             "cannot multiply ", name_of(a.dtype), " by ", name_of(b.dtype), " into ", name_of(c.dtype));
   }
   void touches(Touches& t) const {
     if (trans_a == Trans::yes) {
@@ -40,7 +42,16 @@ struct GemmArgs {
 
 void gemm_cpu(const GemmArgs&, Share);
 void gemm_cuda(const GemmArgs&, CudaContext&);
+void gemm_cuda_together(std::span<const GemmArgs* const>, CudaContext&);
 
-inline constexpr Kernel<GemmArgs> gemm{"gemm", gemm_cpu, PC_CUDA(gemm_cuda)};
+/// Products that are too small to fill a device alone.
+inline std::size_t gemm_alike(const GemmArgs& g) {
+  constexpr double kLarge = 4e9;  // floating-point operations
+  if (g.flops() == 0 || g.flops() > kLarge) return 0;
+  return alike_if_same(g.m(), g.n(), g.k(), g.trans_a, g.trans_b, g.alpha, g.beta, g.a.dtype, g.c.dtype, g.a.ld(),
+                       g.b.ld(), g.c.ld(), g.a.exponent + g.b.exponent);
+}
+
+inline constexpr Kernel<GemmArgs> gemm{"gemm", gemm_cpu, PC_CUDA(gemm_cuda), gemm_alike, PC_CUDA(gemm_cuda_together)};
 
 }  // namespace pc::kernels

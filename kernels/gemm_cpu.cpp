@@ -1,9 +1,12 @@
 // Eigen's blocked product, called below its expressions: those pick another algorithm for few rows, and with it other
 // rounding, so that a result would depend on how many threads share the rows.
 #include <Eigen/Core>
+#include <cmath>
+#include <vector>
 
 #include "kernels/gemm.h"
 #include "kernels/loops.h"
+#include "kernels/narrow.h"
 
 namespace pc::kernels {
 namespace {
@@ -56,9 +59,32 @@ void add_vector_product(const GemmArgs& g) {
   }
 }
 
+/// An operand in packed float32, of which only rows [begin, end) are read and filled in.
+View widen(const View& operand, std::vector<float>& memory, std::int64_t begin, std::int64_t end) {
+  memory.resize(static_cast<std::size_t>(operand.count()));
+  for (std::int64_t row = begin; row < end; ++row) {
+    float* out = memory.data() + row * operand.cols();
+    for (std::int64_t col = 0; col < operand.cols(); ++col) out[col] = widened(operand, row, col);
+  }
+  return {memory.data(), {operand.rows(), operand.cols()}, DType::f32, Device::cpu, 0};
+}
+
+/// Shows what narrower operands do to a result; it saves nothing here.
+void gemm_widened(const GemmArgs& g, Share share) {
+  thread_local std::vector<float> a, b;
+  const bool whole = g.trans_a == Trans::yes;
+  const auto [begin, end] = share.of(g.m());
+  GemmArgs wide = g;
+  wide.a = widen(g.a, a, whole ? 0 : begin, whole ? g.a.rows() : end);
+  wide.b = widen(g.b, b, 0, g.b.rows());
+  wide.alpha = std::ldexp(g.alpha, -g.a.exponent - g.b.exponent);
+  gemm_cpu(wide, share);
+}
+
 }  // namespace
 
 void gemm_cpu(const GemmArgs& g, Share share) {
+  if (g.a.dtype != g.c.dtype) return gemm_widened(g, share);
   const auto [begin, end] = share.of(g.m());
   const std::int64_t rows = end - begin;
   if (rows == 0 || g.n() == 0) return;

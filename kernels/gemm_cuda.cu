@@ -1,5 +1,13 @@
 // Row-major matrices are column-major ones transposed, and c^T = op(b)^T op(a)^T: cuBLAS gets the two factors swapped.
 #include "kernels/gemm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <vector>
+
 #include "kernels/launch.cuh"
 
 namespace pc::kernels {
@@ -7,16 +15,25 @@ namespace {
 
 cublasOperation_t operation(Trans trans) { return trans == Trans::yes ? CUBLAS_OP_T : CUBLAS_OP_N; }
 
-cublasStatus_t gemm_blas(cublasHandle_t blas, cublasOperation_t ta, cublasOperation_t tb, std::int64_t m,
-                         std::int64_t n, std::int64_t k, float alpha, const float* a, std::int64_t lda, const float* b,
-                         std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
-  return cublasSgemm_64(blas, ta, tb, m, n, k, &alpha, a, lda, b, ldb, &beta, c, ldc);
-}
+/// How cuBLAS is told what to multiply.
+struct Arithmetic {
+  cudaDataType_t operands, result;
+  cublasComputeType_t compute;
+};
 
-cublasStatus_t gemm_blas(cublasHandle_t blas, cublasOperation_t ta, cublasOperation_t tb, std::int64_t m,
-                         std::int64_t n, std::int64_t k, double alpha, const double* a, std::int64_t lda,
-                         const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
-  return cublasDgemm_64(blas, ta, tb, m, n, k, &alpha, a, lda, b, ldb, &beta, c, ldc);
+Arithmetic arithmetic(DType operands) {
+  switch (operands) {
+    case DType::f64:
+      return {CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F};
+    case DType::tf32:
+      return {CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32};
+    case DType::f16:
+      return {CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case DType::bf16:
+      return {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    default:
+      return {CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+  }
 }
 
 /// c = beta c: a product over no terms, for which cuBLAS finds the leading dimensions too small.
@@ -33,11 +50,59 @@ template <class T>
 void gemm_typed(const GemmArgs& g, CudaContext& context) {
   if (g.m() == 0 || g.n() == 0) return;
   if (g.k() == 0) return scale_only<T>(g, context);
-  PC_CUBLAS_CHECK(gemm_blas(context.blas, operation(g.trans_b), operation(g.trans_a), g.n(), g.m(), g.k(), T(g.alpha),
-                            g.b.as<T>(), g.b.ld(), g.a.as<T>(), g.a.ld(), T(g.beta), g.c.as<T>(), g.c.ld()));
+  const Arithmetic how = arithmetic(g.a.dtype);
+  const T alpha = T(std::ldexp(g.alpha, -g.a.exponent - g.b.exponent)), beta = T(g.beta);
+  PC_CUBLAS_CHECK(cublasGemmEx_64(context.blas, operation(g.trans_b), operation(g.trans_a), g.n(), g.m(), g.k(), &alpha,
+                                  g.b.data, how.operands, g.b.ld(), g.a.data, how.operands, g.a.ld(), &beta, g.c.data,
+                                  how.result, g.c.ld(), how.compute, CUBLAS_GEMM_DEFAULT));
+}
+
+/// The distance of each matrix from the one before; nothing if they differ, or lie before each other.
+template <class Matrix>
+std::optional<std::int64_t> even_distance(const std::vector<const GemmArgs*>& calls, Matrix matrix) {
+  const auto at = [&](std::size_t i) { return static_cast<const std::byte*>(matrix(*calls[i]).data); };
+  const std::ptrdiff_t bytes = at(1) - at(0);
+  for (std::size_t i = 1; i < calls.size(); ++i) {
+    if (at(i) - at(i - 1) != bytes || bytes < 0) return std::nullopt;
+  }
+  return bytes / static_cast<std::ptrdiff_t>(size_of(matrix(*calls[0]).dtype));
+}
+
+template <class T>
+void gemms_typed(std::vector<const GemmArgs*> calls, CudaContext& context) {
+  std::sort(calls.begin(), calls.end(),
+            [](const GemmArgs* left, const GemmArgs* right) { return std::less<>{}(left->c.data, right->c.data); });
+  const GemmArgs& g = *calls[0];
+  const Arithmetic how = arithmetic(g.a.dtype);
+  const T alpha = T(std::ldexp(g.alpha, -g.a.exponent - g.b.exponent)), beta = T(g.beta);
+  const auto a = [](const GemmArgs& args) { return args.a; };
+  const auto b = [](const GemmArgs& args) { return args.b; };
+  const auto c = [](const GemmArgs& args) { return args.c; };
+  const auto da = even_distance(calls, a), db = even_distance(calls, b), dc = even_distance(calls, c);
+  const auto count = static_cast<std::int64_t>(calls.size());
+  if (da && db && dc) {
+    PC_CUBLAS_CHECK(cublasGemmStridedBatchedEx_64(context.blas, operation(g.trans_b), operation(g.trans_a), g.n(),
+                                                  g.m(), g.k(), &alpha, g.b.data, how.operands, g.b.ld(), *db, g.a.data,
+                                                  how.operands, g.a.ld(), *da, &beta, g.c.data, how.result, g.c.ld(),
+                                                  *dc, count, how.compute, CUBLAS_GEMM_DEFAULT));
+    return;
+  }
+  std::vector<void*> pointers;
+  for (const GemmArgs* args : calls) pointers.push_back(args->b.data);
+  for (const GemmArgs* args : calls) pointers.push_back(args->a.data);
+  for (const GemmArgs* args : calls) pointers.push_back(args->c.data);
+  void** table = context.table(pointers);
+  PC_CUBLAS_CHECK(cublasGemmBatchedEx_64(context.blas, operation(g.trans_b), operation(g.trans_a), g.n(), g.m(), g.k(),
+                                         &alpha, table, how.operands, g.b.ld(), table + count, how.operands, g.a.ld(),
+                                         &beta, table + 2 * count, how.result, g.c.ld(), count, how.compute,
+                                         CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace
+
+void gemm_cuda_together(std::span<const GemmArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->c.dtype, [&]<class T>(T) { gemms_typed<T>({calls.begin(), calls.end()}, context); });
+}
 
 void gemm_cuda(const GemmArgs& g, CudaContext& context) {
   with_float(g.c.dtype, [&]<class T>(T) { gemm_typed<T>(g, context); });

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -59,10 +61,7 @@ class Touches {
   [[nodiscard]] std::vector<Touch> take() && { return std::move(list_); }
 
  private:
-  Touches& add(const View& view, bool all, bool write) {
-    if (!view.empty()) list_.push_back({view, all, write});
-    return *this;
-  }
+  Touches& add(const View& view, bool all, bool write);
   std::vector<Touch> list_;
 };
 
@@ -74,6 +73,10 @@ struct Call {
   std::function<void(CudaContext&)> cuda;
   std::vector<Touch> touches;
   double flops = 0;
+  // Calls of one kernel with the same number, not 0, may be done by one launch: `together`, of this and others' `args`.
+  std::size_t alike = 0;
+  std::shared_ptr<const void> args = {};
+  std::function<void(const std::vector<const void*>&, CudaContext&)> together = {};
 
   /// Bytes of all views that the call touches; a gather counts its whole table.
   [[nodiscard]] double bytes() const;
@@ -91,6 +94,14 @@ class Recorder {
   Recorder& operator=(const Recorder&) = default;
 };
 
+/// A number, not 0, of things that must be the same for calls to be alike.
+template <class... Parts>
+std::size_t alike_if_same(const Parts&... parts) {
+  std::size_t number = 1;
+  ((number = number * 0x9E3779B97F4A7C15ULL + std::hash<Parts>{}(parts)), ...);
+  return number == 0 ? 1 : number;
+}
+
 /// Where a kernel runs. Passed down, never global. With a recorder, calls are taken down instead.
 struct Exec {
   Device device = Device::cpu;
@@ -104,6 +115,10 @@ struct Kernel {
   std::string_view name;
   void (*cpu)(const Args&, Share);
   void (*cuda)(const Args&, CudaContext&);  // null in a build without CUDA
+  // Several independent calls in one launch, where alike(args) is the same for all of them and not 0. Null: there is no
+  // such launch.
+  std::size_t (*alike)(const Args&) = nullptr;
+  void (*cuda_together)(std::span<const Args* const>, CudaContext&) = nullptr;
 
   void operator()(const Exec& exec, const Args& args) const {
     args.check();
@@ -111,12 +126,22 @@ struct Kernel {
     if (exec.recorder != nullptr) {
       Touches touches;
       args.touches(touches);
-      return exec.recorder->record({.kernel = name,
-                                    .part = {},
-                                    .cpu = [fn = cpu, args](Share share) { fn(args, share); },
-                                    .cuda = [fn = cuda, args](CudaContext& context) { fn(args, context); },
-                                    .touches = std::move(touches).take(),
-                                    .flops = args.flops()});
+      Call call{.kernel = name,
+                .part = {},
+                .cpu = [fn = cpu, args](Share share) { fn(args, share); },
+                .cuda = [fn = cuda, args](CudaContext& context) { fn(args, context); },
+                .touches = std::move(touches).take(),
+                .flops = args.flops()};
+      if (alike != nullptr && cuda_together != nullptr) {
+        call.alike = alike(args);
+        call.args = std::make_shared<const Args>(args);
+        call.together = [fn = cuda_together](const std::vector<const void*>& list, CudaContext& context) {
+          std::vector<const Args*> typed;
+          for (const void* item : list) typed.push_back(static_cast<const Args*>(item));
+          fn(typed, context);
+        };
+      }
+      return exec.recorder->record(std::move(call));
     }
     if (exec.device == Device::cpu) {
       cpu(args, Share{});

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "kernels/cuda_context.h"
 #include "kernels/view.h"
@@ -65,24 +67,55 @@ struct IgnoreScalars {
 
 constexpr int kEntryThreads = 256;
 
-template <class Scalars, class Body>
+/// A body and the matrix that it runs over.
+template <class Body>
+struct Job {
+  std::int64_t rows = 0, cols = 0;
+  Body body;
+};
+
+/// As many jobs as fit a kernel's 4 KB of arguments on every version of CUDA; the rest is for others.
+template <class Body>
+constexpr int kMostJobs = std::max<int>(1, 3072 / sizeof(Job<Body>));
+
+template <class Body, int n>
+struct Jobs {
+  Job<Body> items[n];
+};
+
+template <class Scalars, class Body, int n>
 __global__ void __launch_bounds__(kEntryThreads)
-    each_entry_kernel(std::int64_t rows, std::int64_t cols, Scalars scalars, Body body) {
+    each_entry_kernel(Scalars scalars, const __grid_constant__ Jobs<Body, n> jobs) {
   __shared__ typename Scalars::Values values;
   if (threadIdx.x == 0 && threadIdx.y == 0) values = scalars();
   __syncthreads();
+  const Job<Body>& job = jobs.items[n == 1 ? 0 : blockIdx.z];
   const std::int64_t row_step = std::int64_t{gridDim.y} * blockDim.y, col_step = std::int64_t{gridDim.x} * blockDim.x;
-  for (std::int64_t row = std::int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < rows; row += row_step) {
-    for (std::int64_t col = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; col < cols; col += col_step) {
-      body(values, row, col);
+  for (std::int64_t row = std::int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < job.rows; row += row_step) {
+    for (std::int64_t col = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; col < job.cols; col += col_step) {
+      job.body(values, row, col);
     }
   }
 }
 
-/// Runs body(values, row, col) for every entry of a matrix. `scalars()` makes the values that all entries share from
-/// numbers that lie on the device (a rate, a step); it runs once per block.
-template <class Scalars, class Body>
-void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Scalars scalars, Body body) {
+template <int n, class Body>
+Jobs<Body, n> listed(std::span<const Job<Body>> jobs) {
+  if constexpr (n == 1) {
+    return {{jobs[0]}};
+  } else {
+    Jobs<Body, n> list{};
+    std::copy(jobs.begin(), jobs.end(), list.items);
+    return list;
+  }
+}
+
+template <int n, class Scalars, class Body>
+void launch_jobs(std::span<const Job<Body>> jobs, cudaStream_t stream, Scalars scalars) {
+  std::int64_t rows = 0, cols = 0;
+  for (const Job<Body>& job : jobs) {
+    rows = std::max(rows, job.rows);
+    cols = std::max(cols, job.cols);
+  }
   if (rows == 0 || cols == 0) return;
   constexpr std::int64_t kMaxBlocks = 4096;  // enough to fill any GPU; threads walk on from there
   unsigned width = 1;
@@ -90,15 +123,44 @@ void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Scala
   const dim3 block(width, kEntryThreads / width);
   const std::int64_t across = std::min((cols + block.x - 1) / block.x, kMaxBlocks);
   const std::int64_t down = std::min((rows + block.y - 1) / block.y, kMaxBlocks / across);
-  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down));
-  each_entry_kernel<<<grid, block, 0, stream>>>(rows, cols, scalars, body);
+  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down), static_cast<unsigned>(jobs.size()));
+  each_entry_kernel<<<grid, block, 0, stream>>>(scalars, listed<n>(jobs));
   PC_CUDA_CHECK(cudaGetLastError());
+}
+
+/// Runs body(values, row, col) for every entry of the matrix of each job. `scalars()` makes the values that all entries
+/// share from numbers that lie on the device (a rate, a step); it runs once per block.
+template <class Scalars, class Body>
+void each_entry(std::span<const Job<Body>> jobs, cudaStream_t stream, Scalars scalars) {
+  if (jobs.size() == 1) return launch_jobs<1>(jobs, stream, scalars);
+  constexpr auto kMost = std::size_t{kMostJobs<Body>};
+  for (; !jobs.empty(); jobs = jobs.subspan(std::min(jobs.size(), kMost))) {
+    launch_jobs<kMostJobs<Body>>(jobs.first(std::min(jobs.size(), kMost)), stream, scalars);
+  }
+}
+
+/// The same for one matrix.
+template <class Scalars, class Body>
+void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Scalars scalars, Body body) {
+  const Job<Body> job{rows, cols, body};
+  launch_jobs<1>(std::span<const Job<Body>>(&job, 1), stream, scalars);
 }
 
 /// Runs body(row, col) for every entry of a matrix.
 template <class Body>
 void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Body body) {
   each_entry(rows, cols, stream, NoScalars{}, IgnoreScalars<Body>{body});
+}
+
+/// Body(args) for every entry of shape(args), of several calls: body(row, col).
+template <class Body, class Args, class Shape>
+void each_entry_of(std::span<const Args* const> calls, cudaStream_t stream, Shape shape) {
+  std::vector<Job<IgnoreScalars<Body>>> jobs;
+  for (const Args* args : calls) {
+    const View& view = shape(*args);
+    jobs.push_back({view.rows(), view.cols(), {Body(*args)}});
+  }
+  each_entry(std::span<const Job<IgnoreScalars<Body>>>(jobs), stream, NoScalars{});
 }
 
 /// Runs body(i) for every i in [0, n).

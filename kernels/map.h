@@ -38,10 +38,16 @@ struct MapPullbackArgs {
 
 void map_cpu(const MapArgs&, Share);
 void map_cuda(const MapArgs&, CudaContext&);
+void map_cuda_together(std::span<const MapArgs* const>, CudaContext&);
 void map_pullback_cpu(const MapPullbackArgs&, Share);
 void map_pullback_cuda(const MapPullbackArgs&, CudaContext&);
+void map_pullback_cuda_together(std::span<const MapPullbackArgs* const>, CudaContext&);
 
-inline constexpr Kernel<MapArgs> map{"map", map_cpu, PC_CUDA(map_cuda)};
-inline constexpr Kernel<MapPullbackArgs> map_pullback{"map_pullback", map_pullback_cpu, PC_CUDA(map_pullback_cuda)};
+inline constexpr Kernel<MapArgs> map{"map", map_cpu, PC_CUDA(map_cuda),
+                                     [](const MapArgs& m) { return alike_if_same(m.y.dtype, m.f); },
+                                     PC_CUDA(map_cuda_together)};
+inline constexpr Kernel<MapPullbackArgs> map_pullback{
+    "map_pullback", map_pullback_cpu, PC_CUDA(map_pullback_cuda),
+    [](const MapPullbackArgs& m) { return alike_if_same(m.dx.dtype, m.f); }, PC_CUDA(map_pullback_cuda_together)};
 
 }  // namespace pc::kernels

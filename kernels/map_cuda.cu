@@ -1,42 +1,62 @@
-#include "kernels/launch.cuh"
 #include "kernels/map.h"
+
+#include <array>
+
+#include "kernels/launch.cuh"
 
 namespace pc::kernels {
 namespace {
 
-using cu::each_entry, cu::matrix;
+using cu::matrix;
 
 template <class T, Activation f>
-void map_typed(const MapArgs& m, CudaContext& context) {
-  const auto x = matrix<T>(m.x), y = matrix<T>(m.y);
-  const T leak = T(m.leak);
-  const bool add = m.write == Write::add;
-  each_entry(m.y.rows(), m.y.cols(), context.stream, [=] __device__(std::int64_t row, std::int64_t col) {
+struct Map {
+  cu::Matrix<T> x, y;
+  T leak;
+  bool add;
+
+  explicit Map(const MapArgs& m) : x(matrix<T>(m.x)), y(matrix<T>(m.y)), leak(T(m.leak)), add(m.write == Write::add) {}
+  Map() = default;
+  __device__ void operator()(std::int64_t row, std::int64_t col) const {
     cu::store(y(row, col), scalar::activate<f>(x(row, col), leak).value, add);
-  });
-}
+  }
+};
 
 template <class T, Activation f>
-void map_pullback_typed(const MapPullbackArgs& m, CudaContext& context) {
-  const auto x = matrix<T>(m.x), dy = matrix<T>(m.dy), dx = matrix<T>(m.dx);
-  const T leak = T(m.leak);
-  const bool add = m.write == Write::add;
-  each_entry(m.dx.rows(), m.dx.cols(), context.stream, [=] __device__(std::int64_t row, std::int64_t col) {
+struct MapPullback {
+  cu::Matrix<T> x, dy, dx;
+  T leak;
+  bool add;
+
+  explicit MapPullback(const MapPullbackArgs& m)
+      : x(matrix<T>(m.x)), dy(matrix<T>(m.dy)), dx(matrix<T>(m.dx)), leak(T(m.leak)), add(m.write == Write::add) {}
+  MapPullback() = default;
+  __device__ void operator()(std::int64_t row, std::int64_t col) const {
     cu::store(dx(row, col), scalar::activate<f>(x(row, col), leak).slope * dy(row, col), add);
-  });
-}
+  }
+};
 
 }  // namespace
 
-void map_cuda(const MapArgs& m, CudaContext& context) {
-  with_float(m.y.dtype,
-             [&]<class T>(T) { scalar::with_activation(m.f, [&]<Activation f>() { map_typed<T, f>(m, context); }); });
-}
-
-void map_pullback_cuda(const MapPullbackArgs& m, CudaContext& context) {
-  with_float(m.dx.dtype, [&]<class T>(T) {
-    scalar::with_activation(m.f, [&]<Activation f>() { map_pullback_typed<T, f>(m, context); });
+void map_cuda_together(std::span<const MapArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->y.dtype, [&]<class T>(T) {
+    scalar::with_activation(calls[0]->f, [&]<Activation f>() {
+      cu::each_entry_of<Map<T, f>>(calls, context.stream, [](const MapArgs& m) -> const View& { return m.y; });
+    });
   });
+}
+void map_cuda(const MapArgs& m, CudaContext& context) { map_cuda_together(std::array{&m}, context); }
+
+void map_pullback_cuda_together(std::span<const MapPullbackArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->dx.dtype, [&]<class T>(T) {
+    scalar::with_activation(calls[0]->f, [&]<Activation f>() {
+      cu::each_entry_of<MapPullback<T, f>>(calls, context.stream,
+                                           [](const MapPullbackArgs& m) -> const View& { return m.dx; });
+    });
+  });
+}
+void map_pullback_cuda(const MapPullbackArgs& m, CudaContext& context) {
+  map_pullback_cuda_together(std::array{&m}, context);
 }
 
 }  // namespace pc::kernels

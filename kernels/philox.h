@@ -18,7 +18,11 @@ enum class Purpose : std::uint32_t {
   split = 6,
   test = 7,
   masks = 8,
-  check = 9
+  check = 9,
+  corruption = 10,  // of what a query shows to a network
+  text = 12,
+  topology = 16,
+  augment = 17
 };
 
 namespace philox {

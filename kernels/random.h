@@ -12,7 +12,8 @@ enum class Distribution : std::uint8_t {
   normal    // mean a, standard deviation b
 };
 
-/// out (=|+=) random. The draw number is `draw` plus the float64 scalar `step`, where one is given.
+/// out (=|+=) random, where `mask` (one entry per column or per entry; empty: everywhere) is not zero. The draw number
+/// is `draw` plus the float64 scalar `step`, where one is given.
 struct RandomArgs {
   View out;
   Distribution distribution = Distribution::normal;
@@ -23,12 +24,23 @@ struct RandomArgs {
   std::uint64_t draw = 0;
   View step = {};
   Write write = Write::set;
+  View mask = {};  // [1, cols] or [rows, cols]
 
   void check() const {
     with_float(out.dtype, [](auto) {});
+    PC_CHECK(mask.empty() || (mask.cols() == out.cols() && (mask.rows() == 1 || mask.rows() == out.rows()) &&
+                              mask.dtype == out.dtype),
+             "random", "mask ", mask.shape.text(), " does not fit ", out.shape.text());
     if (!step.empty()) check_scalar("random", step);
   }
-  void touches(Touches& t) const { t.write(out).read_all(step); }
+  void touches(Touches& t) const {
+    t.write(out).read_all(step);
+    if (mask.rows() == 1) {
+      t.read_all(mask);
+    } else {
+      t.read(mask);
+    }
+  }
   [[nodiscard]] double flops() const { return static_cast<double>(out.count()); }
 };
 

@@ -24,6 +24,12 @@ PC_HD T max(T a, T b) {
   return a > b ? a : b;
 }
 
+/// 1, 0 or -1; NaN stays.
+template <class T>
+PC_HD T sign(T a) {
+  return a > T(0) ? T(1) : a < T(0) ? T(-1) : a;
+}
+
 /// Reinterprets bits (std::bit_cast is not callable from device code).
 PC_HD float float_of_bits(std::int32_t bits) {
   union {
@@ -191,9 +197,33 @@ PC_HD ValueSlope<T> activate(T z, T leak) {
   }
 }
 
-/// Calls body.template operator()<kind>() for a kind known only at run time.
+/// f(z + dz) - f(z), and f'(z + dz). In float a small change keeps its digits, which the difference of two values would
+/// lose: pieces that are straight lines are taken as such, curves by their slope in the middle.
+template <Activation kind, class T>
+PC_HD ValueSlope<T> change(T z, T dz, T leak) {
+  const ValueSlope<T> before = activate<kind>(z, leak), after = activate<kind>(z + dz, leak);
+  const T difference = after.value - before.value;
+  constexpr bool straight = kind == Activation::relu || kind == Activation::leaky_relu || kind == Activation::hard_tanh;
+  if constexpr (kind == Activation::identity) {
+    return {dz, T(1)};
+  } else if constexpr (straight) {
+    return {before.slope == after.slope ? after.slope * dz : difference, after.slope};
+  } else if constexpr (sizeof(T) == sizeof(float)) {
+    // The slope errs by dz^2 / 24 times the third derivative, the difference by the rounding of f: about 1e-5 of the
+    // change at the border between them.
+    const T middle = activate<kind>(z + T(0.5) * dz, leak).slope * dz;
+    return {dz < T(1.0 / 64) && dz > T(-1.0 / 64) ? middle : difference, after.slope};
+  } else {
+    return {difference, after.slope};
+  }
+}
+
+/// Calls body.template operator()<kind>() for a kind known only at run time. Runs where its body does.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable
+#endif
 template <class Body>
-void with_activation(Activation kind, Body&& body) {
+PC_HD void with_activation(Activation kind, Body&& body) {
   switch (kind) {
     case Activation::identity:
       return body.template operator()<Activation::identity>();
@@ -216,6 +246,20 @@ void with_activation(Activation kind, Body&& body) {
     case Activation::softplus:
       return body.template operator()<Activation::softplus>();
   }
+}
+
+template <class T>
+PC_HD ValueSlope<T> activate(Activation kind, T z, T leak) {
+  ValueSlope<T> result{};
+  with_activation(kind, [&]<Activation known>() { result = activate<known>(z, leak); });
+  return result;
+}
+
+template <class T>
+PC_HD ValueSlope<T> change(Activation kind, T z, T dz, T leak) {
+  ValueSlope<T> result{};
+  with_activation(kind, [&]<Activation known>() { result = change<known>(z, dz, leak); });
+  return result;
 }
 
 }  // namespace pc::scalar

@@ -1,5 +1,6 @@
-// A whole relaxation of a small dense network in one kernel: on CUDA each block takes a few samples, keeps their values
-// and all weights in shared memory, and goes through every step by itself, without a word to the others.
+// A whole relaxation of a small dense network in one kernel, by changes since its start (kernels/change.h): on CUDA
+// each block takes a few samples, keeps their changes and all weights in shared memory, and goes through every step by
+// itself, without a word to the others.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +14,11 @@ namespace pc::kernels {
 
 using scalar::Activation;
 
-/// z = gain before(x_source) W^T + b, and its prediction gets after(z). Without W: z = x_source.
+/// z = gain before(x_source) W^T and whatever is constant, and its prediction gets after(z). Without W: z = x_source.
 struct SettleEdge {
   int source = 0, prediction = 0;  // places in the lists
   View w = {};                     // [out, in]
-  View b = {};                     // [out]
+  View z = {};                     // [rows, out]: at the start; needed where there is an activation after
   double gain = 1;
   Activation before = Activation::identity, after = Activation::identity;
   double leak = 0;  // of both
@@ -26,19 +27,17 @@ struct SettleEdge {
 /// E = 1/2 p |x - mu|^2 of one node.
 struct SettlePrediction {
   int node = 0;
-  View base = {};  // [rows, n]: base_map(base) is the part of mu that never changes; empty: none
-  Activation base_map = Activation::identity;
-  double base_leak = 0;
+  View start = {};  // [rows, n]: x - mu at the start; empty: zero
   double precision = 1;
 };
 
 struct SettleNode {
-  View x;  // [rows, n]
-  bool free = false;
+  View x;        // [rows, n]: at the start
+  View dx = {};  // [rows, n]: how far it moves; empty: it is clamped
 };
 
-/// `steps` times, for all free nodes at once: velocity <- momentum velocity + dF/dx;  x <- x - rate velocity, from a
-/// velocity of zero. Only edges whose source may move are listed. At most kMost of each.
+/// `steps` times, for all free nodes at once: velocity <- momentum velocity + dF/dx;  dx <- dx - rate velocity, from
+/// zero. Only edges whose source may move are listed. At most kMost of each.
 struct SettleArgs {
   static constexpr int kMost = 16;
   template <class T>
@@ -68,21 +67,24 @@ struct SettleArgs {
     PC_CHECK(nodes.count > 0 && steps > 0, "settle", "there is nothing to do");
     for (const SettleNode& node : nodes) {
       PC_CHECK(node.x.rows() == rows() && node.x.dtype == dtype(), "settle", "nodes differ in rows or types");
+      if (!node.dx.empty()) check_alike("settle", node.x, node.dx);
     }
     for (const SettlePrediction& p : predictions) {
-      if (!p.base.empty()) check_alike("settle", nodes[p.node].x, p.base);
+      if (!p.start.empty()) check_alike("settle", nodes[p.node].x, p.start);
     }
     for (const SettleEdge& e : edges) {
       const std::int64_t in = nodes[e.source].x.cols(), out = width(predictions[e.prediction]);
       const bool fits = e.w.empty() ? in == out : e.w.rows() == out && e.w.cols() == in && e.w.dtype == dtype();
-      PC_CHECK(fits && (e.b.empty() || (e.b.count() == out && e.b.dtype == dtype())), "settle",
-               "weights do not fit their nodes");
+      PC_CHECK(fits, "settle", "weights do not fit their nodes");
+      PC_CHECK(e.after == Activation::identity || !e.z.empty(), "settle", "an activation needs what it began with");
+      if (!e.z.empty()) check_alike("settle", nodes[predictions[e.prediction].node].x, e.z);
+      PC_CHECK(!nodes[e.source].dx.empty(), "settle", "an edge begins at a node that cannot move");
     }
   }
   void touches(Touches& t) const {
-    for (const SettleNode& node : nodes) node.free ? t.write(node.x) : t.read(node.x);
-    for (const SettlePrediction& p : predictions) t.read(p.base);
-    for (const SettleEdge& e : edges) t.read_all(e.w).read_all(e.b);
+    for (const SettleNode& node : nodes) t.read(node.x).write(node.dx);
+    for (const SettlePrediction& p : predictions) t.read(p.start);
+    for (const SettleEdge& e : edges) t.read_all(e.w).read(e.z);
   }
   [[nodiscard]] double flops() const {
     double once = 0;
@@ -97,13 +99,15 @@ void settle_cuda(const SettleArgs&, CudaContext&);
 /// Where everything lies in a block's shared memory, in entries: the weights once, the state for each sample.
 struct SettleLayout {
   struct NodeAt {
-    int x, velocity;
+    int dx, velocity;
   };
   struct PredictionAt {
-    int base, delta;
+    int start, delta;
   };
   struct EdgeAt {
-    int w, b, a, slope, dz, sums;  // a = before(x) and its slope; sums of parts of a product, in either direction
+    // x at the start, the change of before(x) and its slope; z at the start; sums of parts of a product, in either
+    // direction
+    int w, x, a, slope, z, dz, sums;
   };
   std::array<NodeAt, SettleArgs::kMost> nodes = {};
   std::array<PredictionAt, SettleArgs::kMost> predictions = {};

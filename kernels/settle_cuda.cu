@@ -6,53 +6,26 @@ namespace {
 
 constexpr int kThreads = 512, kWarp = 32;
 
-template <class T>
-__device__ scalar::ValueSlope<T> mapped(Activation f, T z, T leak) {
-  switch (f) {
-    case Activation::relu:
-      return scalar::activate<Activation::relu>(z, leak);
-    case Activation::leaky_relu:
-      return scalar::activate<Activation::leaky_relu>(z, leak);
-    case Activation::gelu:
-      return scalar::activate<Activation::gelu>(z, leak);
-    case Activation::gelu_tanh:
-      return scalar::activate<Activation::gelu_tanh>(z, leak);
-    case Activation::silu:
-      return scalar::activate<Activation::silu>(z, leak);
-    case Activation::tanh:
-      return scalar::activate<Activation::tanh>(z, leak);
-    case Activation::hard_tanh:
-      return scalar::activate<Activation::hard_tanh>(z, leak);
-    case Activation::sigmoid:
-      return scalar::activate<Activation::sigmoid>(z, leak);
-    case Activation::softplus:
-      return scalar::activate<Activation::softplus>(z, leak);
-    case Activation::identity:
-      break;
-  }
-  return {z, T(1)};
-}
-
 /// SettleArgs as device code reads it.
 struct Network {
   struct Node {
-    void* x;
-    std::int64_t ld;
+    const void* x;
+    void* dx;
+    std::int64_t x_ld, dx_ld;
     int n;
     bool free;
     SettleLayout::NodeAt at;
   };
   struct Prediction {
-    const void* base;
+    const void* start;
     std::int64_t ld;
     int node, n;
-    Activation map;
-    double leak, precision;
+    double precision;
     SettleLayout::PredictionAt at;
   };
   struct Edge {
-    const void *w, *b;
-    std::int64_t ld;
+    const void *w, *z;
+    std::int64_t ld, z_ld;
     int source, prediction, in, out;
     Activation before, after;
     double gain, leak;
@@ -72,24 +45,24 @@ Network network_of(const SettleArgs& args) {
   Network net{};
   for (int i = 0; i < args.nodes.count; ++i) {
     const SettleNode& n = args.nodes[i];
-    net.nodes[i] = {n.x.data, n.x.ld(), static_cast<int>(n.x.cols()), n.free, layout.nodes[i]};
+    net.nodes[i] = {n.x.data,      n.dx.data,      n.x.ld(), n.dx.empty() ? 0 : n.dx.ld(), static_cast<int>(n.x.cols()),
+                    !n.dx.empty(), layout.nodes[i]};
   }
   for (int i = 0; i < args.predictions.count; ++i) {
     const SettlePrediction& p = args.predictions[i];
-    net.predictions[i] = {.base = p.base.data,
-                          .ld = p.base.empty() ? 0 : p.base.ld(),
+    net.predictions[i] = {.start = p.start.data,
+                          .ld = p.start.empty() ? 0 : p.start.ld(),
                           .node = p.node,
                           .n = static_cast<int>(args.width(p)),
-                          .map = p.base_map,
-                          .leak = p.base_leak,
                           .precision = p.precision,
                           .at = layout.predictions[i]};
   }
   for (int i = 0; i < args.edges.count; ++i) {
     const SettleEdge& e = args.edges[i];
     net.edges[i] = {.w = e.w.data,
-                    .b = e.b.data,
+                    .z = e.z.data,
                     .ld = e.w.empty() ? 0 : e.w.ld(),
+                    .z_ld = e.z.empty() ? 0 : e.z.ld(),
                     .source = e.source,
                     .prediction = e.prediction,
                     .in = static_cast<int>(args.nodes[e.source].x.cols()),
@@ -126,14 +99,11 @@ class Block {
   __device__ void load() {
     for (int e = 0; e < net_.edge_count; ++e) {
       const Network::Edge& edge = net_.edges[e];
-      const T *w = static_cast<const T*>(edge.w), *b = static_cast<const T*>(edge.b);
-      if (w != nullptr) {
-        for (int i = threadIdx.x; i < edge.out * edge.in; i += kThreads) {
-          const int row = i / edge.in, col = i % edge.in;
-          weights_[edge.at.w + row * (edge.in | 1) + col] = w[row * edge.ld + col];
-        }
+      const T* w = static_cast<const T*>(edge.w);
+      for (int i = threadIdx.x; w != nullptr && i < edge.out * edge.in; i += kThreads) {
+        const int row = i / edge.in, col = i % edge.in;
+        weights_[edge.at.w + row * (edge.in | 1) + col] = w[row * edge.ld + col];
       }
-      for (int i = threadIdx.x; b != nullptr && i < edge.out; i += kThreads) weights_[edge.at.b + i] = b[i];
     }
     for (int s = 0; s < kSamples; ++s) {
       const std::int64_t row = row_of(s);
@@ -141,16 +111,25 @@ class Block {
       for (int n = 0; n < net_.node_count; ++n) {
         const Network::Node& node = net_.nodes[n];
         for (int i = threadIdx.x; i < node.n; i += kThreads) {
-          state[node.at.x + i] = static_cast<const T*>(node.x)[row * node.ld + i];
+          state[node.at.dx + i] = T(0);
           if (node.free) state[node.at.velocity + i] = T(0);
         }
       }
       for (int p = 0; p < net_.prediction_count; ++p) {
         const Network::Prediction& prediction = net_.predictions[p];
-        const T* base = static_cast<const T*>(prediction.base);
+        const T* start = static_cast<const T*>(prediction.start);
         for (int i = threadIdx.x; i < prediction.n; i += kThreads) {
-          state[prediction.at.base + i] =
-              base == nullptr ? T(0) : mapped(prediction.map, base[row * prediction.ld + i], T(prediction.leak)).value;
+          state[prediction.at.start + i] = start == nullptr ? T(0) : start[row * prediction.ld + i];
+        }
+      }
+      for (int e = 0; e < net_.edge_count; ++e) {
+        const Network::Edge& edge = net_.edges[e];
+        const Network::Node& source = net_.nodes[edge.source];
+        for (int i = threadIdx.x; edge.before != Activation::identity && i < edge.in; i += kThreads) {
+          state[edge.at.x + i] = static_cast<const T*>(source.x)[row * source.x_ld + i];
+        }
+        for (int i = threadIdx.x; edge.after != Activation::identity && i < edge.out; i += kThreads) {
+          state[edge.at.z + i] = static_cast<const T*>(edge.z)[row * edge.z_ld + i];
         }
       }
     }
@@ -177,7 +156,7 @@ class Block {
         const Network::Node& node = net_.nodes[n];
         if (!node.free) continue;
         for (int i = threadIdx.x; i < node.n; i += kThreads) {
-          static_cast<T*>(node.x)[(first_ + s) * node.ld + i] = state_[s * net_.state + node.at.x + i];
+          static_cast<T*>(node.dx)[(first_ + s) * node.dx_ld + i] = state_[s * net_.state + node.at.dx + i];
         }
       }
     }
@@ -186,10 +165,10 @@ class Block {
  private:
   [[nodiscard]] __device__ std::int64_t row_of(int s) const { return min(first_ + s, net_.rows - 1); }
   [[nodiscard]] __device__ int source_at(const Network::Edge& e) const {
-    return e.before == Activation::identity ? net_.nodes[e.source].at.x : e.at.a;
+    return e.before == Activation::identity ? net_.nodes[e.source].at.dx : e.at.a;
   }
 
-  /// before(x) and its slope, for edges that have one. Ends with all threads together.
+  /// The change of before(x) and its slope, for edges that have one. Ends with all threads together.
   __device__ void map_sources() {
     bool any = false;
     for (int e = 0; e < net_.edge_count; ++e) {
@@ -199,7 +178,8 @@ class Block {
       for (int i = threadIdx.x; i < kSamples * edge.in; i += kThreads) {
         T* state = state_ + i / edge.in * net_.state;
         const int at = i % edge.in;
-        const auto f = mapped(edge.before, state[net_.nodes[edge.source].at.x + at], T(edge.leak));
+        const auto f =
+            scalar::change(edge.before, state[edge.at.x + at], state[net_.nodes[edge.source].at.dx + at], T(edge.leak));
         state[edge.at.a + at] = f.value;
         state[edge.at.slope + at] = f.slope;
       }
@@ -279,17 +259,19 @@ class Block {
       int p = 0, j = i % net_.predicted;
       while (j >= net_.predictions[p].n) j -= net_.predictions[p++].n;
       const Network::Prediction& prediction = net_.predictions[p];
-      T mu = state[prediction.at.base + j];
+      T error = state[prediction.at.start + j] + state[net_.nodes[prediction.node].at.dx + j];
       for (int e = 0; e < net_.edge_count; ++e) {
         const Network::Edge& edge = net_.edges[e];
         if (edge.prediction != p) continue;
-        T z = edge.w == nullptr ? state[net_.nodes[edge.source].at.x + j] : product(edge, state, j, edge.out, edge.in);
-        if (edge.b != nullptr) z += weights_[edge.at.b + j];
-        const auto f = mapped(edge.after, z, T(edge.leak));
-        mu += f.value;
+        const T dz =
+            edge.w == nullptr ? state[net_.nodes[edge.source].at.dx + j] : product(edge, state, j, edge.out, edge.in);
+        const bool bent = edge.after != Activation::identity;
+        const auto f =
+            bent ? scalar::change(edge.after, state[edge.at.z + j], dz, T(edge.leak)) : scalar::ValueSlope<T>{dz, T(1)};
+        error -= f.value;
         state[edge.at.dz + j] = f.slope;  // for now
       }
-      const T delta = T(prediction.precision) * (state[net_.nodes[prediction.node].at.x + j] - mu);
+      const T delta = T(prediction.precision) * error;
       state[prediction.at.delta + j] = delta;
       for (int e = 0; e < net_.edge_count; ++e) {
         if (net_.edges[e].prediction == p) state[net_.edges[e].at.dz + j] *= delta;
@@ -316,7 +298,7 @@ class Block {
       }
       T& velocity = state[node.at.velocity + j];
       velocity = T(net_.momentum) * velocity + gradient;
-      state[node.at.x + j] -= T(net_.rate) * velocity;
+      state[node.at.dx + j] -= T(net_.rate) * velocity;
     }
   }
 

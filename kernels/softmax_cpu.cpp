@@ -20,12 +20,16 @@ std::pair<T, T> top_and_total(const T* x, std::int64_t n) {
 
 void softmax_cpu(const SoftmaxArgs& s, Share share) {
   with_float(s.x.dtype, [&]<class T>(T) {
+    const std::int64_t width = s.runs.width_in(s.x);
+    const bool add = s.write == Write::add;
     each_row(share, s.x.rows(), [&](std::int64_t row) {
-      const T* x = s.x.row<T>(row);
-      T* y = s.y.row<T>(row);
-      const auto [top, total] = top_and_total(x, s.x.cols());
-      for (std::int64_t i = 0; i < s.x.cols(); ++i) {
-        y[i] = (s.write == Write::add ? y[i] : T(0)) + std::exp(x[i] - top) / total;
+      for (std::int64_t run = 0; run * width < s.x.cols(); ++run) {
+        const T* x = s.x.row<T>(row) + run * width;
+        T* y = s.y.row<T>(row) + run * width;
+        const std::int64_t n = s.runs.seen(run, width);
+        const auto [top, total] = top_and_total(x, n);
+        for (std::int64_t i = 0; i < n; ++i) y[i] = (add ? y[i] : T(0)) + std::exp(x[i] - top) / total;
+        for (std::int64_t i = n; i < width && !add; ++i) y[i] = T(0);
       }
     });
   });
@@ -33,15 +37,20 @@ void softmax_cpu(const SoftmaxArgs& s, Share share) {
 
 void softmax_pullback_cpu(const SoftmaxPullbackArgs& s, Share share) {
   with_float(s.x.dtype, [&]<class T>(T) {
+    const std::int64_t width = s.runs.width_in(s.x);
+    const bool add = s.write == Write::add;
     each_row(share, s.x.rows(), [&](std::int64_t row) {
-      const T *x = s.x.row<T>(row), *dy = s.dy.row<T>(row);
-      T* dx = s.dx.row<T>(row);
-      const std::int64_t n = s.x.cols();
-      const auto [top, total] = top_and_total(x, n);
-      T inner = 0;
-      for (std::int64_t i = 0; i < n; ++i) inner += std::exp(x[i] - top) / total * dy[i];
-      for (std::int64_t i = 0; i < n; ++i) {
-        dx[i] = (s.write == Write::add ? dx[i] : T(0)) + std::exp(x[i] - top) / total * (dy[i] - inner);
+      for (std::int64_t run = 0; run * width < s.x.cols(); ++run) {
+        const T *x = s.x.row<T>(row) + run * width, *dy = s.dy.row<T>(row) + run * width;
+        T* dx = s.dx.row<T>(row) + run * width;
+        const std::int64_t n = s.runs.seen(run, width);
+        const auto [top, total] = top_and_total(x, n);
+        T inner = 0;
+        for (std::int64_t i = 0; i < n; ++i) inner += std::exp(x[i] - top) / total * dy[i];
+        for (std::int64_t i = 0; i < n; ++i) {
+          dx[i] = (add ? dx[i] : T(0)) + std::exp(x[i] - top) / total * (dy[i] - inner);
+        }
+        for (std::int64_t i = n; i < width && !add; ++i) dx[i] = T(0);
       }
     });
   });

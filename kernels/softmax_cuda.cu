@@ -15,44 +15,50 @@ struct TopTotal {
   T top, total;
 };
 
-/// Largest entry of a row and sum of e^(x - largest).
+/// Largest of the first n entries and sum of e^(x - largest).
 template <class T>
-__device__ TopTotal<T> top_and_total(cu::Matrix<T> x, std::int64_t row, std::int64_t n, Team team) {
-  T top = x(row, 0);
-  for (std::int64_t i = team.rank(); i < n; i += team.size()) top = scalar::max(top, x(row, i));
+__device__ TopTotal<T> top_and_total(const T* x, std::int64_t n, Team team) {
+  T top = x[0];
+  for (std::int64_t i = team.rank(); i < n; i += team.size()) top = scalar::max(top, x[i]);
   top = team.reduce(top, [](T a, T b) { return scalar::max(a, b); });
   double total = 0;
-  for (std::int64_t i = team.rank(); i < n; i += team.size()) total += std::exp(x(row, i) - top);
+  for (std::int64_t i = team.rank(); i < n; i += team.size()) total += std::exp(x[i] - top);
   return {top, T(team.reduce(total, cu::Sum{}))};
 }
 
 template <class T>
 void softmax_typed(const SoftmaxArgs& s, CudaContext& context) {
-  const auto x = matrix<T>(s.x), y = matrix<T>(s.y);
-  const std::int64_t n = s.x.cols();
+  const auto from = matrix<T>(s.x), to = matrix<T>(s.y);
+  const std::int64_t width = s.runs.width_in(s.x), runs = s.x.cols() / width;
   const bool add = s.write == Write::add;
-  cu::each_row(s.x.rows(), n, context.stream, [=] __device__(std::int64_t row, Team team) {
-    const TopTotal<T> of = top_and_total(x, row, n, team);
-    for (std::int64_t i = team.rank(); i < n; i += team.size()) {
-      cu::store(y(row, i), std::exp(x(row, i) - of.top) / of.total, add);
+  const SoftmaxRuns of = s.runs;
+  cu::each_row(s.x.rows() * runs, width, context.stream, [=] __device__(std::int64_t number, Team team) {
+    const std::int64_t row = number / runs, run = number % runs, n = of.seen(run, width);
+    const T* x = &from(row, run * width);
+    T* y = &to(row, run * width);
+    const TopTotal<T> at = top_and_total(x, n, team);
+    for (std::int64_t i = team.rank(); i < width; i += team.size()) {
+      cu::store(y[i], i < n ? std::exp(x[i] - at.top) / at.total : T(0), add);
     }
   });
 }
 
 template <class T>
 void softmax_pullback_typed(const SoftmaxPullbackArgs& s, CudaContext& context) {
-  const auto x = matrix<T>(s.x), dy = matrix<T>(s.dy), dx = matrix<T>(s.dx);
-  const std::int64_t n = s.x.cols();
+  const auto from = matrix<T>(s.x), slope = matrix<T>(s.dy), to = matrix<T>(s.dx);
+  const std::int64_t width = s.runs.width_in(s.x), runs = s.x.cols() / width;
   const bool add = s.write == Write::add;
-  cu::each_row(s.x.rows(), n, context.stream, [=] __device__(std::int64_t row, Team team) {
-    const TopTotal<T> of = top_and_total(x, row, n, team);
+  const SoftmaxRuns of = s.runs;
+  cu::each_row(s.x.rows() * runs, width, context.stream, [=] __device__(std::int64_t number, Team team) {
+    const std::int64_t row = number / runs, run = number % runs, n = of.seen(run, width);
+    const T *x = &from(row, run * width), *dy = &slope(row, run * width);
+    T* dx = &to(row, run * width);
+    const TopTotal<T> at = top_and_total(x, n, team);
     double part = 0;
-    for (std::int64_t i = team.rank(); i < n; i += team.size()) {
-      part += std::exp(x(row, i) - of.top) / of.total * dy(row, i);
-    }
+    for (std::int64_t i = team.rank(); i < n; i += team.size()) part += std::exp(x[i] - at.top) / at.total * dy[i];
     const T inner = T(team.reduce(part, cu::Sum{}));
-    for (std::int64_t i = team.rank(); i < n; i += team.size()) {
-      cu::store(dx(row, i), std::exp(x(row, i) - of.top) / of.total * (dy(row, i) - inner), add);
+    for (std::int64_t i = team.rank(); i < width; i += team.size()) {
+      cu::store(dx[i], i < n ? std::exp(x[i] - at.top) / at.total * (dy[i] - inner) : T(0), add);
     }
   });
 }

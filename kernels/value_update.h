@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/kernel.h"
+#include "kernels/narrow.h"
 #include "kernels/write.h"
 
 namespace pc::kernels {
@@ -9,10 +10,12 @@ namespace pc::kernels {
 /// What every stepper needs. All [rows, cols]; an empty own or back counts as zero.
 struct ValueGradient {
   View x;
-  View own = {};       // pull of the node's own predictions
-  View back = {};      // pulled back from the predictions that the node feeds
-  View free = {};      // not zero where an entry may move: [1, cols] or [rows, cols]; empty: everywhere
-  View steepest = {};  // largest |g| of each row, float64 [rows]; empty: not wanted
+  View own = {};               // pull of the node's own predictions
+  View back = {};              // pulled back from the predictions that the node feeds
+  View free = {};              // not zero where an entry may move: [1, cols] or [rows, cols]; empty: everywhere
+  View steepest = {};          // largest |g| of each row, float64 [rows]; empty: not wanted
+  View from = {}, whole = {};  // where x is a change: whole = from + x, of every entry; empty: not wanted
+  Narrowed narrow = {};        // x
 
   void check() const {
     if (!own.empty()) check_alike("value_update", x, own);
@@ -21,9 +24,14 @@ struct ValueGradient {
              "mask ", free.shape.text(), " does not fit ", x.shape.text());
     PC_CHECK(steepest.empty() || (steepest.count() == x.rows() && steepest.dtype == DType::f64), "value_update",
              "steepest must be float64, one per row");
+    PC_CHECK(from.empty() == whole.empty(), "value_update", "from and whole go together");
+    if (!from.empty()) check_alike("value_update", x, from);
+    if (!whole.empty()) check_alike("value_update", x, whole);
+    narrow.check("value_update", x);
   }
   void touches(Touches& t) const {
-    t.write(x).read(own).read(back).write(steepest);
+    t.write(x).read(own).read(back).write(steepest).read(from).write(whole);
+    narrow.touches(t);
     if (free.rows() == 1) {
       t.read_all(free);
     } else {
@@ -74,10 +82,14 @@ struct ValueAdamArgs {
 
 void value_sgd_cpu(const ValueSgdArgs&, Share);
 void value_sgd_cuda(const ValueSgdArgs&, CudaContext&);
+void value_sgd_cuda_together(std::span<const ValueSgdArgs* const>, CudaContext&);
 void value_adam_cpu(const ValueAdamArgs&, Share);
 void value_adam_cuda(const ValueAdamArgs&, CudaContext&);
 
-inline constexpr Kernel<ValueSgdArgs> value_sgd{"value_sgd", value_sgd_cpu, PC_CUDA(value_sgd_cuda)};
+inline constexpr Kernel<ValueSgdArgs> value_sgd{
+    "value_sgd", value_sgd_cpu, PC_CUDA(value_sgd_cuda),
+    [](const ValueSgdArgs& a) { return a.g.steepest.empty() ? alike_if_same(a.g.x.dtype) : 0; },
+    PC_CUDA(value_sgd_cuda_together)};
 inline constexpr Kernel<ValueAdamArgs> value_adam{"value_adam", value_adam_cpu, PC_CUDA(value_adam_cuda)};
 
 }  // namespace pc::kernels

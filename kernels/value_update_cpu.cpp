@@ -1,6 +1,7 @@
 #include "kernels/value_update.h"
 
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/loops.h"
 
@@ -12,7 +13,7 @@ T* row_or_null(const View& v, std::int64_t row) {
   return v.empty() ? nullptr : v.row<T>(v.rows() == 1 ? 0 : row);
 }
 
-/// body(i, g) for every free entry of a row, and the row's steepest |g|.
+/// body(i, g) for every free entry of a row, then what else is wanted of it.
 template <class T, class Body>
 void each_gradient(const ValueGradient& v, std::int64_t row, Body&& body) {
   const T *own = row_or_null<T>(v.own, row), *back = row_or_null<T>(v.back, row);
@@ -29,6 +30,12 @@ void each_gradient(const ValueGradient& v, std::int64_t row, Body&& body) {
   } else {
     each_entry(n, [=](std::int64_t i) { body(i, gradient(i)); });
   }
+  if (!v.whole.empty()) {
+    const T *from = v.from.row<T>(row), *x = v.x.row<T>(row);
+    T* whole = v.whole.row<T>(row);
+    each_entry(n, [=](std::int64_t i) { whole[i] = from[i] + x[i]; });
+  }
+  if constexpr (std::is_same_v<T, float>) narrow_row(v.narrow, row, v.x.row<T>(row));
   if (v.steepest.empty()) return;
   double steepest = 0;
   for (std::int64_t i = 0; i < n; ++i) {

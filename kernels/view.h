@@ -11,7 +11,9 @@
 
 namespace pc {
 
-enum class DType : std::uint8_t { f32, f64, i32, u8 };
+/// The last three are operands of matrix products alone: float32 of which a product uses ten bits (tf32, in the same
+/// memory), and two types of half the size, with ten bits (f16) and seven (bf16).
+enum class DType : std::uint8_t { f32, f64, i32, u8, tf32, f16, bf16 };
 enum class Device : std::uint8_t { cpu, cuda };
 
 constexpr std::size_t size_of(DType type) {
@@ -20,8 +22,12 @@ constexpr std::size_t size_of(DType type) {
       return 8;
     case DType::u8:
       return 1;
+    case DType::f16:
+    case DType::bf16:
+      return 2;
     case DType::f32:
     case DType::i32:
+    case DType::tf32:
       break;
   }
   return 4;
@@ -35,6 +41,12 @@ constexpr const char* name_of(DType type) {
       return "float64";
     case DType::i32:
       return "int32";
+    case DType::tf32:
+      return "tf32";
+    case DType::f16:
+      return "float16";
+    case DType::bf16:
+      return "bfloat16";
     case DType::u8:
       break;
   }
@@ -105,6 +117,7 @@ struct View {
   DType dtype = DType::f32;
   Device device = Device::cpu;
   std::int64_t stride = 0;  // 0: rows are packed
+  int exponent = 0;         // of an operand: each entry is what is stored times 2^-exponent
 
   [[nodiscard]] bool empty() const { return data == nullptr; }
   [[nodiscard]] std::int64_t rows() const { return shape.rank() == 0 ? 1 : shape[0]; }
@@ -148,6 +161,18 @@ struct View {
     return view;
   }
 };
+
+/// Whether two views share memory.
+inline bool overlap(const View& a, const View& b) {
+  const auto* a0 = static_cast<const std::byte*>(a.data);
+  const auto* b0 = static_cast<const std::byte*>(b.data);
+  return a0 < b0 + b.extent() && b0 < a0 + a.extent();
+}
+
+/// Whether a matrix product of float32 takes operands of this type.
+constexpr bool is_operand(DType type) {
+  return type == DType::f32 || type == DType::tf32 || type == DType::f16 || type == DType::bf16;
+}
 
 /// Calls body(T{}) with the C++ type of a floating-point dtype.
 template <class Body>

@@ -66,8 +66,15 @@ void weight_sgd_cpu(const WeightSgdArgs&, Share);
 void weight_sgd_cuda(const WeightSgdArgs&, CudaContext&);
 void weight_adam_cpu(const WeightAdamArgs&, Share);
 void weight_adam_cuda(const WeightAdamArgs&, CudaContext&);
+void weight_adam_cuda_together(std::span<const WeightAdamArgs* const>, CudaContext&);
 
 inline constexpr Kernel<WeightSgdArgs> weight_sgd{"weight_sgd", weight_sgd_cpu, PC_CUDA(weight_sgd_cuda)};
-inline constexpr Kernel<WeightAdamArgs> weight_adam{"weight_adam", weight_adam_cpu, PC_CUDA(weight_adam_cuda)};
+inline constexpr Kernel<WeightAdamArgs> weight_adam{"weight_adam", weight_adam_cpu, PC_CUDA(weight_adam_cuda),
+                                                    [](const WeightAdamArgs& a) {
+                                                      return alike_if_same(a.g.w.dtype, a.g.rate.data, a.g.clip.data,
+                                                                           a.g.scale, a.step.data, a.beta1, a.beta2,
+                                                                           a.decay, a.decoupled);
+                                                    },
+                                                    PC_CUDA(weight_adam_cuda_together)};
 
 }  // namespace pc::kernels

@@ -1,5 +1,6 @@
 #include "kernels/weight_update.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/loops.h"
@@ -7,11 +8,22 @@
 namespace pc::kernels {
 namespace {
 
-/// body(i, g) for every entry of a row that the mask lets move.
+/// body(row, n) for every row of this thread's share, with its number of entries; of a column whose entries lie side by
+/// side (a bias, the weights of a sparse matrix), for the whole share as if it were one row.
+template <class Body>
+void each_run(Share share, const WeightGradient& w, std::initializer_list<View> state, Body&& body) {
+  const auto packed = [](const View& v) { return v.empty() || v.ld() == 1; };
+  const bool column = w.w.cols() == 1 && packed(w.w) && packed(w.dw) && packed(w.mask) &&
+                      std::all_of(state.begin(), state.end(), packed);
+  if (!column) return each_row(share, w.w.rows(), [&](std::int64_t row) { body(row, w.w.cols()); });
+  const auto [begin, end] = share.of(w.w.rows());
+  if (begin < end) body(begin, end - begin);
+}
+
+/// body(i, g) for every entry of a run that the mask lets move.
 template <class T, class Body>
-void each_gradient(const WeightGradient& w, std::int64_t row, T scale, Body&& body) {
+void each_gradient(const WeightGradient& w, std::int64_t row, std::int64_t n, T scale, Body&& body) {
   const T* dw = w.dw.row<T>(row);
-  const std::int64_t n = w.w.cols();
   if (w.mask.empty()) {
     each_entry(n, [=](std::int64_t i) { body(i, scale * dw[i]); });
     return;
@@ -33,13 +45,13 @@ void weight_sgd_cpu(const WeightSgdArgs& a, Share share) {
   with_float(a.g.w.dtype, [&]<class T>(T) {
     const T rate = T(*a.g.rate.as<double>()), momentum = T(a.momentum), decay = T(a.decay);
     const T scale = gradient_scale<T>(a.g);
-    each_row(share, a.g.w.rows(), [&](std::int64_t row) {
+    each_run(share, a.g, {a.velocity}, [&](std::int64_t row, std::int64_t n) {
       T* w = a.g.w.row<T>(row);
       if (a.velocity.empty()) {
-        each_gradient<T>(a.g, row, scale, [=](std::int64_t i, T g) { w[i] += rate * (g - decay * w[i]); });
+        each_gradient<T>(a.g, row, n, scale, [=](std::int64_t i, T g) { w[i] += rate * (g - decay * w[i]); });
       } else {
         T* velocity = a.velocity.row<T>(row);
-        each_gradient<T>(a.g, row, scale, [=](std::int64_t i, T g) {
+        each_gradient<T>(a.g, row, n, scale, [=](std::int64_t i, T g) {
           velocity[i] = momentum * velocity[i] + (g - decay * w[i]);
           w[i] += rate * velocity[i];
         });
@@ -55,9 +67,9 @@ void weight_adam_cpu(const WeightAdamArgs& a, Share share) {
     const T corrected = T(rate / (1 - std::pow(a.beta1, step))), correct2 = T(1 / (1 - std::pow(a.beta2, step)));
     const T keep = T(a.decoupled ? 1 - rate * a.decay : 1), pull = T(a.decoupled ? 0 : a.decay);
     const T scale = gradient_scale<T>(a.g);
-    each_row(share, a.g.w.rows(), [&](std::int64_t row) {
+    each_run(share, a.g, {a.m, a.v}, [&](std::int64_t row, std::int64_t n) {
       T *w = a.g.w.row<T>(row), *m = a.m.row<T>(row), *v = a.v.row<T>(row);
-      each_gradient<T>(a.g, row, scale, [=](std::int64_t i, T dw) {
+      each_gradient<T>(a.g, row, n, scale, [=](std::int64_t i, T dw) {
         const T g = dw - pull * w[i];
         m[i] = beta1 * m[i] + (T(1) - beta1) * g;
         v[i] = beta2 * v[i] + (T(1) - beta2) * g * g;

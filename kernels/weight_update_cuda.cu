@@ -1,5 +1,6 @@
 #include "kernels/weight_update.h"
 
+#include <array>
 #include <cmath>
 
 #include "kernels/launch.cuh"
@@ -60,30 +61,47 @@ struct AdamScalars {
 };
 
 template <class T>
-void weight_adam_typed(const WeightAdamArgs& a, CudaContext& context) {
-  const auto w = matrix<T>(a.g.w), dw = matrix<T>(a.g.dw), mask = matrix<T>(a.g.mask);
-  const auto m = matrix<T>(a.m), v = matrix<T>(a.v);
-  const T beta1 = T(a.beta1), beta2 = T(a.beta2), epsilon = T(a.epsilon), pull = T(a.decoupled ? 0 : a.decay);
+struct Adam {
   using Values = typename AdamScalars<T>::Values;
-  each_entry(a.g.w.rows(), a.g.w.cols(), context.stream,
-             AdamScalars<T>{OnDevice(a.g), a.step.as<double>(), a.beta1, a.beta2, a.decoupled ? a.decay : 0},
-             [=] __device__(const Values& values, std::int64_t row, std::int64_t col) {
-               if (mask && mask(row, col) == T(0)) return;
-               const T g = values.scale * dw(row, col) - pull * w(row, col);
-               const T first = m(row, col) = beta1 * m(row, col) + (T(1) - beta1) * g;
-               const T second = v(row, col) = beta2 * v(row, col) + (T(1) - beta2) * g * g;
-               w(row, col) =
-                   values.keep * w(row, col) + values.rate * first / (std::sqrt(second * values.correct2) + epsilon);
-             });
-}
+  cu::Matrix<T> w, dw, mask, m, v;
+  T beta1, beta2, epsilon, pull;
+
+  explicit Adam(const WeightAdamArgs& a)
+      : w(matrix<T>(a.g.w)),
+        dw(matrix<T>(a.g.dw)),
+        mask(matrix<T>(a.g.mask)),
+        m(matrix<T>(a.m)),
+        v(matrix<T>(a.v)),
+        beta1(T(a.beta1)),
+        beta2(T(a.beta2)),
+        epsilon(T(a.epsilon)),
+        pull(T(a.decoupled ? 0 : a.decay)) {}
+  Adam() = default;
+  __device__ void operator()(const Values& values, std::int64_t row, std::int64_t col) const {
+    if (mask && mask(row, col) == T(0)) return;
+    const T g = values.scale * dw(row, col) - pull * w(row, col);
+    const T first = m(row, col) = beta1 * m(row, col) + (T(1) - beta1) * g;
+    const T second = v(row, col) = beta2 * v(row, col) + (T(1) - beta2) * g * g;
+    w(row, col) = values.keep * w(row, col) + values.rate * first / (std::sqrt(second * values.correct2) + epsilon);
+  }
+};
 
 }  // namespace
 
 void weight_sgd_cuda(const WeightSgdArgs& a, CudaContext& context) {
   with_float(a.g.w.dtype, [&]<class T>(T) { weight_sgd_typed<T>(a, context); });
 }
+void weight_adam_cuda_together(std::span<const WeightAdamArgs* const> calls, CudaContext& context) {
+  const WeightAdamArgs& a = *calls[0];
+  with_float(a.g.w.dtype, [&]<class T>(T) {
+    std::vector<cu::Job<Adam<T>>> jobs;
+    for (const WeightAdamArgs* call : calls) jobs.push_back({call->g.w.rows(), call->g.w.cols(), Adam<T>(*call)});
+    cu::each_entry(std::span<const cu::Job<Adam<T>>>(jobs), context.stream,
+                   AdamScalars<T>{OnDevice(a.g), a.step.as<double>(), a.beta1, a.beta2, a.decoupled ? a.decay : 0});
+  });
+}
 void weight_adam_cuda(const WeightAdamArgs& a, CudaContext& context) {
-  with_float(a.g.w.dtype, [&]<class T>(T) { weight_adam_typed<T>(a, context); });
+  weight_adam_cuda_together(std::array{&a}, context);
 }
 
 }  // namespace pc::kernels

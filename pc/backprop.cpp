@@ -5,6 +5,7 @@
 
 #include "kernels/arithmetic.h"
 #include "pc/levels.h"
+#include "pc/operands.h"
 
 namespace pc {
 namespace {
@@ -13,8 +14,14 @@ namespace {
 class ReverseMode {
  public:
   ReverseMode(Program& program, Network& network, const PlanSpec& spec)
-      : program_(program), network_(network), graph_(network.graph()), spec_(spec), exec_(network.exec()) {
+      : program_(program),
+        network_(network),
+        graph_(network.graph()),
+        spec_(spec),
+        exec_(network.exec()),
+        operands_(network, spec.operands) {
     exec_.recorder = &program;
+    operands_.record_into(program);
     const auto nodes = static_cast<std::size_t>(graph_.node_count());
     clamped_.assign(nodes, false);
     has_gradient_.assign(nodes, false);
@@ -62,10 +69,10 @@ class ReverseMode {
       const auto& chain = graph_.edge(e).chain;
       for (int i = 0; i < static_cast<int>(chain.size()); ++i) {
         const bool last = i + 1 == static_cast<int>(chain.size());
-        const auto inputs = network_.link_inputs(e, i, spec_.batch);
-        const auto weights = network_.link_weights(e, i);
         const Link& link = chain[static_cast<std::size_t>(i)];
-        link.op->predict({exec_, inputs, weights, link.attrs},
+        const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
+        const auto weights = operands_.weights(e, i);
+        link.op->predict({exec_, inputs, weights, link.attrs, network_.sparse(e, i)},
                          last ? out : network_.link_buffer("z", e, i, spec_.batch), last ? write : Write::set);
       }
       write = Write::add;
@@ -111,16 +118,18 @@ class ReverseMode {
     const Edge& edge = graph_.edge(e);
     for (int i = static_cast<int>(edge.chain.size()) - 1; i >= 0; --i) {
       const Link& link = edge.chain[static_cast<std::size_t>(i)];
-      const auto inputs = network_.link_inputs(e, i, spec_.batch);
-      const auto weights = network_.link_weights(e, i);
-      const OpCall call{exec_, inputs, weights, link.attrs};
+      const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
+      const auto weights = operands_.weights(e, i);
+      const OpCall call{exec_, inputs, weights, link.attrs, network_.sparse(e, i)};
+      if (link.op->prepare != nullptr && prepared_.insert(link.params[0]).second) link.op->prepare(call);
       for (std::size_t k = 0; k < link.params.size(); ++k) {
         const Write write = written_.insert(link.params[k]).second ? Write::set : Write::add;
-        link.op->weight_grad(call, gradient, static_cast<int>(k), network_.gradient(link.params[k]), write);
+        link.op->weight_grad(call, operands_.teaching(link, k, gradient), static_cast<int>(k),
+                             network_.gradient(link.params[k]), write);
       }
       if (i > 0) {
         const View next = network_.link_buffer("grad", e, i - 1, spec_.batch);
-        link.op->pullback(call, gradient, 0, next, Write::set);
+        link.op->pullback(call, operands_.of(*link.op, gradient, Magnitude::change), 0, next, Write::set);
         gradient = next;
         continue;
       }
@@ -128,8 +137,8 @@ class ReverseMode {
         const NodeId from = edge.from[source];
         if (clamped(from) || graph_.node(from).predictions.empty()) continue;  // nothing behind it learns
         const bool first = !has_gradient_[static_cast<std::size_t>(from)];
-        link.op->pullback(call, gradient, static_cast<int>(source), network_.node_buffer("grad", from, spec_.batch),
-                          first ? Write::set : Write::add);
+        link.op->pullback(call, operands_.of(*link.op, gradient, Magnitude::change), static_cast<int>(source),
+                          network_.node_buffer("grad", from, spec_.batch), first ? Write::set : Write::add);
         has_gradient_[static_cast<std::size_t>(from)] = true;
       }
     }
@@ -140,8 +149,9 @@ class ReverseMode {
   const Graph& graph_;
   const PlanSpec& spec_;
   Exec exec_;
+  Operands operands_;
   std::vector<bool> clamped_, has_gradient_;
-  std::set<ParamId> written_;
+  std::set<ParamId> written_, prepared_;
 };
 
 }  // namespace

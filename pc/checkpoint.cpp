@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <set>
 #include <string_view>
 #include <vector>
@@ -93,6 +94,19 @@ void write_buffers(H5Writer& file, const Arena& arena, const std::set<std::strin
     const bool group = below != names.end() && below->starts_with(name + "/");
     file.write(escape(name, group), h5_type(view.dtype), dims, bytes.data(), "buffer " + name + " of the network");
   }
+}
+
+/// Patterns are made from the config again, not saved: a fingerprint tells whether they came out the same.
+std::map<std::string, std::int64_t> fingerprints(const Network& network) {
+  std::map<std::string, std::int64_t> list;
+  for (const Edge& edge : network.graph().edges()) {
+    for (const Link& link : edge.chain) {
+      if (!link.pattern) continue;
+      const std::string place = escape(network.graph().param(link.params[0]).name, false);
+      list["patterns/" + place.substr(kBuffers.size())] = static_cast<std::int64_t>(link.pattern->fingerprint());
+    }
+  }
+  return list;
 }
 
 // --- loading ---
@@ -200,6 +214,9 @@ void save_checkpoint(const std::filesystem::path& path, const Network& network, 
   file.write_scalar("progress/seconds", progress.seconds, "seconds of work, over all sittings");
   file.write_scalar("progress/best", progress.best, "best validation score so far; larger is better");
   file.write_text("progress/extra", progress.extra, "what else the task keeps");
+  for (const auto& [name, fingerprint] : fingerprints(network)) {
+    file.write_scalar(name, fingerprint, "fingerprint of which weights there are");
+  }
   write_buffers(file, network.arena(), names);
   file.commit();
 }
@@ -211,6 +228,14 @@ Progress load_checkpoint(const std::filesystem::path& path, Network& network) {
            " network, and this one is ", name_of(network.dtype()), "; run with the dtype that it was saved with");
   Progress progress = read_progress(path, file);
   const std::vector<Loaded> buffers = read_buffers(path, file, network);
+  const std::vector<std::string> there = file.names();
+  for (const auto& [name, fingerprint] : fingerprints(network)) {
+    const bool same = std::find(there.begin(), there.end(), name) != there.end() &&
+                      file.read_scalar<std::int64_t>(name) == fingerprint;
+    PC_CHECK(same, "checkpoint", path.string(), ": ", name,
+             " is not the network's; the checkpoint is of another graph,",
+             " drawn from another seed or another topology: use the config that it was saved with");
+  }
 
   // From here on only memory can run out, and that before any value has changed.
   std::vector<View> views;

@@ -9,12 +9,27 @@ const Energy gaussian{.name = "gaussian",
                       .diagonal_precision = true,
                       .zero_at_prediction = true};
 
-const Energy softmax_cross_entropy{.name = "softmax_cross_entropy",
-                                   .about = "-p sum x log softmax(mu); mu are logits, x a distribution",
-                                   .error = &kernels::softmax_error,
-                                   .own_is_delta = false,
-                                   .diagonal_precision = false,
-                                   .zero_at_prediction = false};
+const Energy softmax_cross_entropy{
+    .name = "softmax_cross_entropy",
+    .about = "-p sum x log softmax(mu) along the last axis; mu are logits, x a distribution",
+    .error = &kernels::softmax_error,
+    .own_is_delta = false,
+    .diagonal_precision = false,
+    .zero_at_prediction = false};
+
+const Energy laplace{.name = "laplace",
+                     .about = "p |x - mu|",
+                     .error = &kernels::laplace_error,
+                     .own_is_delta = true,
+                     .diagonal_precision = true,
+                     .zero_at_prediction = true};
+
+const Energy categorical_kl{.name = "categorical_kl",
+                            .about = "p KL(softmax(x) || softmax(mu)) along the last axis; x and mu are logits",
+                            .error = &kernels::categorical_error,
+                            .own_is_delta = false,
+                            .diagonal_precision = false,
+                            .zero_at_prediction = true};
 
 const Energy bernoulli{.name = "bernoulli",
                        .about = "-p (x log s + (1 - x) log(1 - s)), s = sigmoid(mu); mu are logits, x in [0, 1]",
@@ -24,7 +39,7 @@ const Energy bernoulli{.name = "bernoulli",
                        .zero_at_prediction = false};
 
 std::span<const Energy* const> all_energies() {
-  static constexpr const Energy* list[] = {&gaussian, &softmax_cross_entropy, &bernoulli};
+  static constexpr const Energy* list[] = {&gaussian, &softmax_cross_entropy, &bernoulli, &laplace, &categorical_kl};
   return list;
 }
 

@@ -17,7 +17,7 @@ struct Energy {
   bool zero_at_prediction;  // E and its slopes vanish where x = mu
 };
 
-extern const Energy gaussian, softmax_cross_entropy, bernoulli;
+extern const Energy gaussian, softmax_cross_entropy, bernoulli, laplace, categorical_kl;
 
 std::span<const Energy* const> all_energies();
 const Energy& find_energy(std::string_view name);

@@ -36,6 +36,17 @@ std::optional<Shape> wanted_after(const std::vector<OpSpec>& chain, std::size_t 
   return target;
 }
 
+/// Which weights a sparse operator has: what the edge lists, or what its mask keeps of a matrix of that shape.
+std::shared_ptr<const Pattern> pattern_for(const EdgeSpec& spec, const Shape& shape) {
+  PC_CHECK(spec.pattern || spec.mask, "graph",
+           "must know which weights there are: give the edge a mask, or use linear");
+  const auto pattern =
+      spec.pattern ? spec.pattern : std::make_shared<const Pattern>(pattern_of(spec.mask(shape), shape[0], shape[1]));
+  PC_CHECK(pattern->rows == shape[0] && pattern->cols == shape[1], "graph", "has a mask of [", pattern->rows, ", ",
+           pattern->cols, "], but weights ", shape.text());
+  return pattern;
+}
+
 }  // namespace
 
 Graph::Graph(const std::vector<NodeSpec>& nodes, const std::vector<EdgeSpec>& edges) {
@@ -88,7 +99,19 @@ PredictionId Graph::add_prediction(NodeId node, const std::string& name, const E
   for (const double p : spec.precision) {
     if (!(p >= 0)) fail_at(place, "prediction " + full + ": a precision cannot be negative");
   }
+  if (spec.learn_precision != 0) {
+    if (spec.energy != &gaussian) fail_at(place, "prediction " + full + ": only a gaussian's precision can be learned");
+    if (!(spec.learn_precision > 0 && spec.learn_precision <= 1)) {
+      fail_at(place, "prediction " + full + ": precisions are learned at a rate above 0 and at most 1");
+    }
+    for (const double p : spec.precision) {
+      if (!(p > 0)) fail_at(place, "prediction " + full + ": a precision that is learned begins above 0");
+    }
+  }
   predictions_.push_back({full, node, spec, {}});
+  if (spec.learn_precision > 0 && count == 1) {
+    predictions_.back().spec.precision.assign(static_cast<std::size_t>(owner.shape.count()), spec.precision[0]);
+  }
   // The default prediction comes first: a feedforward start takes a node's value from its first prediction.
   owner.predictions.insert(name.empty() ? owner.predictions.begin() : owner.predictions.end(), prediction_count() - 1);
   return prediction_count() - 1;
@@ -143,9 +166,11 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
                                                 : "at least " + std::to_string(op.min_sources),
                " source(s), not ", given, i == 0 && given > 1 ? "; begin the chain with add, multiply or concat" : "");
       Link link{&op, complete_attrs(op, spec.chain[i].attrs), {}, {}};
-      const std::optional<Shape> wanted = wanted_after(spec.chain, i, target);
-      link.out = op.infer({shapes, link.attrs, wanted});
-      add_params(edge, link, shapes, wanted, sharer == nullptr ? nullptr : &sharer->chain[i]);
+      OpSite site{shapes, link.attrs, wanted_after(spec.chain, i, target)};
+      link.out = op.infer(site);
+      if (op.sparse) link.pattern = pattern_for(spec, {link.out.count(), shapes[0].count()});
+      site.pattern = link.pattern.get();
+      add_params(edge, link, site, sharer == nullptr ? nullptr : &sharer->chain[i]);
       shapes.assign(1, link.out);
       edge.chain.push_back(std::move(link));
     });
@@ -154,21 +179,7 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
     fail_at(spec.place,
             what + " gives shape " + shapes[0].text() + ", but node " + spec.to + " has shape " + target.text());
   }
-  if (spec.mask) {
-    const auto masked =
-        std::find_if(edge.chain.begin(), edge.chain.end(), [](const Link& l) { return !l.params.empty(); });
-    if (masked == edge.chain.end()) fail_at(spec.place, what + " has a mask, but no weights");
-    Param& weight = params_[static_cast<std::size_t>(masked->params[0])];
-    const std::vector<std::uint8_t> mask = located(spec.place, what, [&] { return spec.mask(weight.spec.shape); });
-    if (static_cast<std::int64_t>(mask.size()) != weight.spec.shape.count()) {
-      fail_at(spec.place, what + ": its mask has " + std::to_string(mask.size()) + " entries, its weights " +
-                              weight.spec.shape.text());
-    }
-    if (!weight.mask.empty() && weight.mask != mask) {
-      fail_at(spec.place, what + " shares its weights with an edge that has another mask");
-    }
-    weight.mask = mask;
-  }
+  if (spec.mask || spec.pattern) add_mask(spec, edge);
 
   edges_.push_back(std::move(edge));
   const EdgeId id = edge_count() - 1;
@@ -180,13 +191,34 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
   if (!spec.share.empty() && sharer == nullptr) shared.emplace_back(spec.share, id);
 }
 
-void Graph::add_params(Edge& edge, Link& link, std::span<const Shape> sources, const std::optional<Shape>& wanted,
-                       const Link* sharer) {
+/// A mask stays with the first weights of the chain; those of a sparse operator have it in their pattern.
+void Graph::add_mask(const EdgeSpec& spec, const Edge& edge) {
+  const std::string what = "edge " + edge.name;
+  const auto masked =
+      std::find_if(edge.chain.begin(), edge.chain.end(), [](const Link& l) { return !l.params.empty(); });
+  if (masked == edge.chain.end()) fail_at(spec.place, what + " has a mask, but no weights");
+  if (masked->op->sparse) return;
+  Param& weight = params_[static_cast<std::size_t>(masked->params[0])];
+  const std::vector<std::uint8_t> mask =
+      located(spec.place, what, [&] { return spec.pattern ? mask_of(*spec.pattern) : spec.mask(weight.spec.shape); });
+  if (static_cast<std::int64_t>(mask.size()) != weight.spec.shape.count()) {
+    fail_at(spec.place, what + ": its mask has " + std::to_string(mask.size()) + " entries, its weights " +
+                            weight.spec.shape.text());
+  }
+  if (!weight.mask.empty() && weight.mask != mask) {
+    fail_at(spec.place, what + " shares its weights with an edge that has another mask");
+  }
+  weight.mask = mask;
+}
+
+void Graph::add_params(Edge& edge, Link& link, const OpSite& site, const Link* sharer) {
   if (link.op->params == nullptr) return;
-  const std::vector<ParamSpec> specs = link.op->params({sources, link.attrs, wanted}, link.out);
+  const std::vector<ParamSpec> specs = link.op->params(site, link.out);
   if (sharer != nullptr) {
     PC_CHECK(sharer->op == link.op && sharer->params.size() == specs.size(), "graph",
              "shares parameters with another operator");
+    PC_CHECK(link.pattern == sharer->pattern || *link.pattern == *sharer->pattern, "graph",
+             "shares parameters with an edge that has another mask");
     for (std::size_t i = 0; i < specs.size(); ++i) {
       Param& param = params_[static_cast<std::size_t>(sharer->params[i])];
       PC_CHECK(param.spec.shape == specs[i].shape, "graph", "shares ", param.name, " of shape ",

@@ -24,6 +24,11 @@ using ParamId = int;
 struct EnergySpec {
   const Energy* energy = &gaussian;
   std::vector<double> precision = {1.0};  // one for all entries, or one each
+  /// Above 0: precisions are learned, one for each entry, beginning with these. After each update of the weights the
+  /// variances 1 / precision go this part of the way to the mean squares of the settled errors (natural gradient
+  /// descent on 1/2 sum (p e^2 - log p); Friston 2005, "A theory of cortical responses", has the same optimum).
+  /// Energies leave the logarithms out. Gaussian only, and only where a relaxation settles.
+  double learn_precision = 0;
 };
 
 struct NodeSpec {
@@ -49,6 +54,7 @@ struct EdgeSpec {
   std::string share;          // edges with one name here share their parameters
   /// Entries to keep (not 0) of the chain's first weight matrix, row by row, given its shape; empty: all.
   std::function<std::vector<std::uint8_t>(const Shape&)> mask;
+  std::shared_ptr<const Pattern> pattern;  // the same as a list, in place of a mask
   std::string place;
 };
 
@@ -74,6 +80,7 @@ struct Link {
   Attrs attrs;
   std::vector<ParamId> params;
   Shape out;
+  std::shared_ptr<const Pattern> pattern = nullptr;  // of a sparse operator's weights
 };
 
 struct Edge {
@@ -121,8 +128,8 @@ class Graph {
   void add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, EdgeId>>& shared);
   PredictionId add_prediction(NodeId node, const std::string& name, const EnergySpec& energy, const std::string& place);
   PredictionId prediction_for(NodeId node, const EdgeSpec& spec);
-  void add_params(Edge& edge, Link& link, std::span<const Shape> sources, const std::optional<Shape>& wanted,
-                  const Link* sharer);
+  void add_params(Edge& edge, Link& link, const OpSite& site, const Link* sharer);
+  void add_mask(const EdgeSpec& spec, const Edge& edge);
 
   std::vector<Node> nodes_;
   std::vector<Prediction> predictions_;

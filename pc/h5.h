@@ -26,9 +26,13 @@ constexpr H5Type h5_type(DType type) {
     case DType::i32:
       return H5Type::i32;
     case DType::u8:
+      return H5Type::u8;
+    case DType::tf32:
+    case DType::f16:
+    case DType::bf16:
       break;
   }
-  return H5Type::u8;
+  fail("hdf5", "operands of matrix products are not for files");
 }
 
 template <class T>

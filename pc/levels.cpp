@@ -1,6 +1,9 @@
 #include "pc/levels.h"
 
 #include <algorithm>
+#include <span>
+
+#include "pc/components.h"
 
 namespace pc {
 namespace {
@@ -16,74 +19,12 @@ std::vector<std::vector<NodeId>> successors(const Graph& graph) {
   return next;
 }
 
-/// Tarjan's algorithm with its own stack, so that deep graphs do not exhaust the program's.
-class Tarjan {
- public:
-  explicit Tarjan(const Graph& graph)
-      : next_(successors(graph)), index_(next_.size(), -1), low_(next_.size(), 0), on_stack_(next_.size(), false) {
-    for (std::size_t v = 0; v < next_.size(); ++v) {
-      if (index_[v] < 0) visit(v);
-    }
-    std::reverse(components_.begin(), components_.end());
-  }
-  std::vector<std::vector<NodeId>> take() && { return std::move(components_); }
-
- private:
-  struct Frame {
-    std::size_t node, child;
-  };
-
-  void enter(std::size_t v, std::vector<Frame>& frames) {
-    index_[v] = low_[v] = counter_++;
-    stack_.push_back(v);
-    on_stack_[v] = true;
-    frames.push_back({v, 0});
-  }
-
-  void visit(std::size_t root) {
-    std::vector<Frame> frames;
-    enter(root, frames);
-    while (!frames.empty()) {
-      const std::size_t v = frames.back().node;
-      if (frames.back().child < next_[v].size()) {
-        const auto w = static_cast<std::size_t>(next_[v][frames.back().child++]);
-        if (index_[w] < 0) {
-          enter(w, frames);
-        } else if (on_stack_[w]) {
-          low_[v] = std::min(low_[v], index_[w]);
-        }
-        continue;
-      }
-      if (low_[v] == index_[v]) close(v);
-      frames.pop_back();
-      if (!frames.empty()) low_[frames.back().node] = std::min(low_[frames.back().node], low_[v]);
-    }
-  }
-
-  void close(std::size_t v) {
-    std::vector<NodeId> component;
-    std::size_t w = 0;
-    do {
-      w = stack_.back();
-      stack_.pop_back();
-      on_stack_[w] = false;
-      component.push_back(static_cast<NodeId>(w));
-    } while (w != v);
-    std::reverse(component.begin(), component.end());
-    components_.push_back(std::move(component));
-  }
-
-  std::vector<std::vector<NodeId>> next_;
-  std::vector<int> index_, low_;
-  std::vector<bool> on_stack_;
-  std::vector<std::size_t> stack_;
-  std::vector<std::vector<NodeId>> components_;
-  int counter_ = 0;
-};
-
 }  // namespace
 
-std::vector<std::vector<NodeId>> strongly_connected_components(const Graph& graph) { return Tarjan(graph).take(); }
+std::vector<std::vector<NodeId>> strongly_connected_components(const Graph& graph) {
+  const auto next = successors(graph);
+  return strongly_connected_components(next.size(), [&](std::size_t v) { return std::span<const NodeId>(next[v]); });
+}
 
 std::optional<std::vector<NodeId>> topological_order(const Graph& graph) {
   const auto next = successors(graph);

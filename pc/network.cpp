@@ -20,13 +20,19 @@ struct Draw {
   double a, b;
 };
 
-Draw draw_for(const Param& param, WeightInit init) {
-  const double in = effective_fan(param.spec.fan_in, param), out = effective_fan(param.spec.fan_out, param);
+Draw draw_for(const Param& param, const Pattern* pattern, WeightInit init) {
+  const auto fan = [&](std::int64_t all, std::int64_t Pattern::*ends) {
+    if (pattern == nullptr) return effective_fan(all, param);
+    return std::max(1.0, double(pattern->count()) / double(pattern->*ends));
+  };
+  const double in = fan(param.spec.fan_in, &Pattern::rows), out = fan(param.spec.fan_out, &Pattern::cols);
   const bool bias = param.spec.role == ParamRole::bias;
   const auto uniform = [&](double limit) {
     return Draw{kernels::Distribution::uniform, -limit * init.scale, limit * init.scale};
   };
   const auto normal = [&](double deviation) { return Draw{kernels::Distribution::normal, 0, deviation * init.scale}; };
+  if (param.spec.role == ParamRole::gain) return {kernels::Distribution::uniform, 1, 1};
+  if (param.spec.role == ParamRole::offset) return {kernels::Distribution::uniform, 0, 0};
   switch (init.kind) {
     case WeightInit::Kind::fan_in:
       return uniform(1 / std::sqrt(in));
@@ -48,6 +54,11 @@ Network::Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_ba
                  WeightInit init)
     : graph_(std::move(graph)), arena_(exec), dtype_(dtype), max_batch_(max_batch), seed_(seed) {
   PC_CHECK(max_batch > 0, "network", "a batch of ", max_batch, " is too small");
+  for (const Edge& edge : graph_.edges()) {
+    for (const Link& link : edge.chain) {
+      if (link.pattern) patterns_.emplace(link.params[0], link.pattern);
+    }
+  }
   for (ParamId id = 0; id < graph_.param_count(); ++id) {
     weights_.push_back(param_buffer("w", id));
     masks_.emplace_back();
@@ -57,20 +68,73 @@ Network::Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_ba
     }
     init_weight(id, init);
   }
+  place_patterns();
 }
 
+void Network::place_patterns() {
+  std::int64_t most_in = 0, most_out = 0;
+  for (const auto& [id, pattern] : patterns_) {
+    most_in = std::max(most_in, pattern->cols);
+    most_out = std::max(most_out, pattern->rows);
+  }
+  for (const auto& [id, pattern] : patterns_) {
+    const std::string name = "/" + graph_.param(id).name;
+    const auto place = [&](const std::string& kind, const auto& numbers) {
+      const View view = arena_.take(kind + name, {std::ssize(numbers)}, DType::i32);
+      arena_.upload(view, std::vector<std::int32_t>(numbers.begin(), numbers.end()).data());
+      return view;
+    };
+    const auto [by_column, position] = transposed(*pattern);
+    // Rows of whole vectors: products load several samples at once. All edges share the room, as they have their turns.
+    constexpr std::int64_t kVector = 8;
+    const std::int64_t samples = (max_batch_ + kVector - 1) / kVector * kVector;
+    sparse_[id] = {
+        .by_row = {place("sparse/rows", pattern->offsets), place("sparse/row_columns", pattern->columns)},
+        .by_column = {place("sparse/columns", by_column.offsets), place("sparse/column_rows", by_column.columns)},
+        .position = place("sparse/position", position),
+        .values_by_column = arena_.take("sparse/values_by_column" + name, {pattern->count()}, dtype_),
+        .source_room = arena_.take("sparse/source_room", {most_in, samples}, dtype_),
+        .target_room = arena_.take("sparse/target_room", {most_out, samples}, dtype_)};
+  }
+}
+
+const SparseViews* Network::sparse(ParamId weight) const {
+  const auto found = sparse_.find(weight);
+  return found == sparse_.end() ? nullptr : &found->second;
+}
+
+const SparseViews* Network::sparse(EdgeId edge, int link) const {
+  const auto& params = graph_.edge(edge).chain[static_cast<std::size_t>(link)].params;
+  return params.empty() ? nullptr : sparse(params[0]);
+}
+
+/// An entry is drawn by its place in the whole matrix: a sparse weight starts as the same one under a mask does.
 void Network::init_weight(ParamId id, WeightInit init) {
   const Param& param = graph_.param(id);
-  const Draw draw = draw_for(param, init);
+  const auto sparse = patterns_.find(id);
+  const Pattern* pattern = sparse == patterns_.end() ? nullptr : sparse->second.get();
+  const Draw draw = draw_for(param, pattern, init);
   std::vector<double> values(static_cast<std::size_t>(param.spec.shape.count()));
+  const auto purpose = Purpose::weights;
+  const auto stream = static_cast<std::uint32_t>(id);
+  if (pattern != nullptr) {
+    for (std::int64_t row = 0; row < pattern->rows; ++row) {
+      for (std::int64_t place = pattern->begin(row); place < pattern->end(row); ++place) {
+        const auto entry = static_cast<std::uint64_t>(row * pattern->cols + pattern->column(place));
+        values[static_cast<std::size_t>(place)] =
+            kernels::random_entry(draw.distribution, draw.a, draw.b, philox::bits(seed_, purpose, stream, 0, entry));
+      }
+    }
+    return arena_.write(weight(id), values);
+  }
   const View host{values.data(), weight(id).shape, DType::f64, Device::cpu, 0};
   kernels::random(Exec{}, {.out = host,
                            .distribution = draw.distribution,
                            .a = draw.a,
                            .b = draw.b,
                            .seed = seed_,
-                           .purpose = Purpose::weights,
-                           .stream = static_cast<std::uint32_t>(id)});
+                           .purpose = purpose,
+                           .stream = stream});
   for (std::size_t i = 0; i < param.mask.size(); ++i) {
     if (param.mask[i] == 0) values[i] = 0;
   }
@@ -102,7 +166,7 @@ View Network::link_buffer(const std::string& kind, EdgeId edge, int link, std::i
 
 View Network::precisions(PredictionId id) {
   const Prediction& p = graph_.prediction(id);
-  if (p.spec.precision.size() == 1) return {};
+  if (p.spec.precision.size() == 1 && p.spec.learn_precision == 0) return {};
   const std::string name = "precision/" + p.name;
   const bool made = arena_.has(name);
   const View view = arena_.take(name, {static_cast<std::int64_t>(p.spec.precision.size())}, dtype_);
@@ -111,12 +175,29 @@ View Network::precisions(PredictionId id) {
 }
 
 double Network::precision_scale(PredictionId id) const {
-  const auto& precision = graph_.prediction(id).spec.precision;
-  return precision.size() == 1 ? precision[0] : 1.0;
+  const EnergySpec& spec = graph_.prediction(id).spec;
+  return spec.precision.size() == 1 && spec.learn_precision == 0 ? spec.precision[0] : 1.0;
 }
 
 View Network::row_buffer(const std::string& name, std::int64_t batch) {
   return arena_.take(name, {max_batch_}, DType::f64).first_rows(batch);
+}
+
+View Network::operand(const View& of, DType type, int exponent) {
+  View& copy = operands_[{of.data, of.rows(), of.cols(), type, exponent}];
+  if (!copy.empty()) return copy;
+  if (type == DType::tf32) {
+    copy = of;
+    copy.dtype = type;
+  } else {
+    // Tensor cores want rows to begin at multiples of 16 bytes; the products of a network with rows of an odd length
+    // are several times slower without.
+    constexpr std::int64_t kAligned = 8;
+    const std::int64_t stride = (of.cols() + kAligned - 1) / kAligned * kAligned;
+    copy = arena_.take("operand/" + std::to_string(operands_.size()), {of.rows(), stride}, type).columns(0, of.cols());
+    copy.exponent = exponent;
+  }
+  return copy;
 }
 
 std::vector<View> Network::link_inputs(EdgeId edge, int link, std::int64_t batch) {

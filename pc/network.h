@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "pc/arena.h"
@@ -59,12 +62,23 @@ class Network {
   /// A float64 on the device.
   [[nodiscard]] View scalar(const std::string& name) { return arena_.take(name, {}, DType::f64); }
 
+  /// Memory for another view's entries as operands of type `type` (DType), times 2^exponent; the same at each call. Of
+  /// tf32: the view's own.
+  [[nodiscard]] View operand(const View& of, DType type, int exponent);
+  /// Set to 1 by whatever does not fit a float16 operand.
+  [[nodiscard]] View overflow() { return scalar("flag/overflow"); }
+
   /// What an operator call needs, for link `link` of an edge, given the value buffers of this batch.
   [[nodiscard]] std::vector<View> link_inputs(EdgeId edge, int link, std::int64_t batch);
   [[nodiscard]] std::vector<View> link_weights(EdgeId edge, int link) const;
+  /// What the network keeps for the sparse operator that has this parameter as its weight, or for that link; null: it
+  /// is not one.
+  [[nodiscard]] const SparseViews* sparse(ParamId weight) const;
+  [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link) const;
 
  private:
   void init_weight(ParamId id, WeightInit init);
+  void place_patterns();
 
   Graph graph_;
   Arena arena_;
@@ -72,6 +86,9 @@ class Network {
   std::int64_t max_batch_;
   std::uint64_t seed_;
   std::vector<View> weights_, masks_;
+  std::map<std::tuple<void*, std::int64_t, std::int64_t, DType, int>, View> operands_;
+  std::map<ParamId, std::shared_ptr<const Pattern>> patterns_;
+  std::map<ParamId, SparseViews> sparse_;
 };
 
 }  // namespace pc

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,7 +12,9 @@
 
 #include "kernels/kernel.h"
 #include "kernels/scalar_math.h"
+#include "kernels/sparse.h"
 #include "kernels/write.h"
+#include "pc/pattern.h"
 
 namespace pc {
 
@@ -29,7 +32,8 @@ using Attrs = std::map<std::string, double, std::less<>>;
 struct OpSite {
   std::span<const Shape> sources;
   const Attrs& attrs;
-  std::optional<Shape> wanted;  // the shape that must come out, where the graph says so
+  std::optional<Shape> wanted;       // the shape that must come out, where the graph says so
+  const Pattern* pattern = nullptr;  // of a sparse operator's weights
 
   /// For operators whose entries are what matters: the wanted shape where it has as many entries, else this one.
   [[nodiscard]] Shape as_wanted(const Shape& shape) const {
@@ -37,7 +41,8 @@ struct OpSite {
   }
 };
 
-enum class ParamRole : std::uint8_t { weight, bias };
+/// How a parameter starts: weights and biases as the initialiser says, a gain at 1, an offset at 0.
+enum class ParamRole : std::uint8_t { weight, bias, gain, offset };
 
 /// A parameter that an operator needs, with the fans that initialisers ask for.
 struct ParamSpec {
@@ -47,12 +52,23 @@ struct ParamSpec {
   ParamRole role = ParamRole::weight;
 };
 
+/// What a network keeps for a sparse operator beside its parameters: a fixed property of the edge, in both directions,
+/// and room for what products gather from.
+struct SparseViews {
+  kernels::SparseIndex by_row, by_column;  // of W, and of its transpose
+  View position;                           // where in the weights the entries of the transpose stand
+  View values_by_column;                   // the weights in that order, as `prepare` left them
+  View source_room, target_room;           // [in or more, batch or more] and [out or more, batch or more]
+};
+
 /// One use of an operator on data: mu = op(x...; w...). Views of values are [batch, shape...].
 struct OpCall {
   Exec exec;
   std::span<const View> x;
   std::span<const View> w;
   const Attrs& attrs;
+  const SparseViews* sparse = nullptr;  // of a sparse operator
+  bool changes = false;                 // x are changes of values: what does not depend on x is left out
 };
 
 /// Settings and shapes that the test sweeps run an operator with; at least one is odd-sized.
@@ -60,6 +76,7 @@ struct OpExample {
   Attrs attrs;
   std::vector<Shape> sources;
   std::optional<Shape> wanted;
+  std::shared_ptr<const Pattern> pattern = nullptr;  // of a sparse operator's weights
 };
 
 struct Op {
@@ -68,11 +85,15 @@ struct Op {
   int min_sources = 1, max_sources = 1;  // max_sources -1: any number
   std::span<const AttrSpec> attrs = {};
   bool keeps_shape = false;  // one source, and the result has its shape
+  bool affine = false;       // linear in its sources but for a constant; its pullback needs no x. See OpCall::changes
+  bool products = false;     // x, the weight and delta go into matrix products, and may be operands of fewer bits
+  bool sparse = false;       // the first parameter has one entry for each of the edge's pattern, in its order
 
   Shape (*infer)(const OpSite&) = nullptr;
   std::vector<ParamSpec> (*params)(const OpSite&, const Shape& out) = nullptr;  // null: none
 
-  void (*predict)(const OpCall&, View mu, Write) = nullptr;                             // op(x; w)
+  void (*predict)(const OpCall&, View mu, Write) = nullptr;  // op(x; w)
+  void (*prepare)(const OpCall&) = nullptr;  // what comes before `pullback` whenever the weights have changed; or null
   void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
 

@@ -22,6 +22,13 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
            " does not fit a network made for ", network.max_batch());
   PC_CHECK(asked.relax.steps >= 1, "plan", "relaxation needs at least one step, not ", asked.relax.steps);
   check_schedule(*asked.schedule, asked.settings, asked.relax, network.graph(), asked.clamps);
+  const bool settles = asked.schedule->engine != Engine::reverse && !asked.schedule->exact &&
+                       !asked.schedule->free_output && !asked.settings.nudge;
+  for (const Prediction& p : network.graph().predictions()) {
+    PC_CHECK(!asked.learn || settles || p.spec.learn_precision == 0, "plan", "the precisions of prediction ", p.name,
+             " are learned from settled errors, which ", asked.schedule->name,
+             " does not have; use pc, ipc or epc without nudging, or give precisions that stay");
+  }
   if (asked.schedule->engine == Engine::reverse) {
     phases_.resize(1);
     record_backprop(phases_[0].start, network, asked);
@@ -30,8 +37,11 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   const PlanSpec spec = own_pace(asked, network.graph());
   max_steps_ = spec.relax.steps;
   stop_ = spec.relax.stop;
+  watch_ = spec.watch;
   const bool fixed = std::holds_alternative<FixedSteps>(stop_);
   PC_CHECK(fixed || !spec.trace, "plan", "a trace needs a fixed number of steps");
+  PC_CHECK(!spec.watch || !std::holds_alternative<GradientNorm>(stop_), "plan",
+           "energies cannot be watched where gradients are; use stop: steps or plateau");
   PlanBuilder(network, spec, *this).build();
   if (fixed) return;
   // Until the steps repeat, the signal has not reached every node, and standing still means nothing. How long that is
@@ -58,13 +68,14 @@ bool done(const GradientNorm& rule, double now, double) { return now <= rule.tol
 bool Plan::relax(const Phase& phase, int threads, int& steps) const {
   const Exec& exec = network_->exec();
   phase.start.run(exec, threads);
-  const bool watched = !std::holds_alternative<FixedSteps>(stop_);
+  const bool watched = watch_ || !std::holds_alternative<FixedSteps>(stop_);
   double before = 0;
   for (int t = 0; t < max_steps_ && !phase.steps.empty(); ++t) {
     phase.steps[std::min(static_cast<std::size_t>(t), phase.steps.size() - 1)].run(exec, threads);
     ++steps;
     if (!watched) continue;
     const double now = network_->arena().read(progress_)[0];
+    if (watch_) watch_(t, now);
     const bool looks = t >= std::max(first_look_, 1);
     if (looks && std::visit([&](const auto& rule) { return done(rule, now, before); }, stop_)) return true;
     before = now;

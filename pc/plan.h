@@ -24,6 +24,14 @@ enum class Regime : std::uint8_t {
   sliced      // all steps in one kernel, a few samples a block: small graphs of dense edges (kernels/settle.h)
 };
 
+/// In what a relaxation by values computes. The numbers agree to rounding.
+enum class Form : std::uint8_t {
+  automatic,  // changes, where float32 starts from predictions: errors are tiny there
+  values,     // errors are differences of values
+  changes     // errors are differences of changes since the start (kernels/change.h), where the schedule and the
+              // operators allow it
+};
+
 struct PlanSpec {
   const Schedule* schedule = nullptr;
   ScheduleSettings settings;
@@ -34,8 +42,13 @@ struct PlanSpec {
   std::optional<LearnSpec> learn;  // and update the weights with them
   bool optimize = true;            // false: skip nothing, fuse nothing; the same numbers
   Regime regime = Regime::automatic;
-  bool energies = true;               // add up the energy of each prediction, at the start and at the end
-  bool trace = false;                 // add up the energy after each step too
+  Form form = Form::automatic;
+  DType operands = DType::f32;  // of matrix products: float32, tf32, float16 or bfloat16
+  bool energies = true;         // add up the energy of each prediction, at the start and at the end
+  bool trace = false;           // add up the energy after each step too
+  /// Called after step t (from 0) with the energy, summed over the batch, that the values had before it. Waits for the
+  /// device after every step.
+  std::function<void(int step, double energy)> watch;
   std::string draws = "clock/draws";  // the scalar that counts random starts, and so says which numbers come next
 
   /// Record, for the plan's batch, what fills the clamped buffers, what looks at the initial state, and what looks at
@@ -87,6 +100,7 @@ class Plan {
   int relaxations_ = 1;
   int first_look_ = 0;  // the first step after which the stop rule is asked
   StopRule stop_;
+  std::function<void(int, double)> watch_;
   Regime regime_ = Regime::library;
   std::vector<Phase> phases_;
   Program finish_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/arithmetic.h"
+#include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "kernels/runge_kutta.h"
 #include "kernels/value_update.h"
@@ -13,15 +14,22 @@
 
 namespace pc {
 
+double leak_of(const Link& link) {
+  const auto slope = link.attrs.find("slope");
+  return slope == link.attrs.end() ? 0.0 : slope->second;
+}
+
 PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
     : network_(network),
       graph_(network.graph()),
       spec_(spec),
       plan_(plan),
       exec_(network.exec()),
+      operands_(network, spec.operands),
       nodes_(static_cast<std::size_t>(graph_.node_count())),
       predictions_(static_cast<std::size_t>(graph_.prediction_count())),
       edge_back_(static_cast<std::size_t>(graph_.edge_count())),
+      prepared_(static_cast<std::size_t>(graph_.param_count())),
       weight_version_(static_cast<std::size_t>(graph_.param_count()), 0) {
   for (const Clamp& clamp : spec_.clamps) {
     NodeState& clamped = node(clamp.node);
@@ -103,7 +111,7 @@ double PlanBuilder::nudge_beta() const {
 }
 
 View PlanBuilder::source(NodeId v) {
-  if (!frozen_ || node(v).free == Free::none) return value(v);
+  if (!frozen_ || node(v).free == Free::none) return whole(v);
   if (keeps_start_) return buffer("x0", v);
   PC_CHECK(node(v).version == node(v).start_version, "plan", "node ", graph_.node(v).name,
            " has moved, but what it was is still needed");
@@ -111,10 +119,14 @@ View PlanBuilder::source(NodeId v) {
 }
 
 std::vector<View> PlanBuilder::inputs(EdgeId e, int link) {
-  if (link > 0) return network_.link_inputs(e, link, spec_.batch);
+  if (link > 0) return {whole_link(e, link - 1)};
   std::vector<View> views;
   for (const NodeId from : graph_.edge(e).from) views.push_back(source(from));
   return views;
+}
+
+std::vector<View> PlanBuilder::operands(EdgeId e, int link) {
+  return operands_.of(*link_of(e, link).op, inputs(e, link), Magnitude::value);
 }
 
 bool PlanBuilder::passes_on(PredictionId p) const {
@@ -131,9 +143,9 @@ View PlanBuilder::arriving(EdgeId e, int link) {
 // --- predictions ---
 
 void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
-  const std::vector<View> x = inputs(e, link), w = network_.link_weights(e, link);
+  const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
   const Link& l = link_of(e, link);
-  l.op->predict({exec_, x, w, l.attrs}, out, write);
+  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link)}, out, write);
 }
 
 void PlanBuilder::predict_edge(EdgeId e, View mu, Write write) {
@@ -165,6 +177,8 @@ void PlanBuilder::predict(PredictionId p) {
   if (same(s.mu, key)) return;
   s.mu_version = fresh();
   part("predict");
+  s.changed = by_changes_ && predict_change(p);
+  if (s.changed) return;
   if (s.fused) {
     const EdgeId e = prediction.edges[0];
     for (int link = 0; link < last_link(e); ++link) {
@@ -216,23 +230,24 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
   s.factor = factor;
   part("error");
   const View energy = want_energy ? energy_rows(p) : View{};
-  if (s.fused) {
+  if (by_changes_ && t.energy == &gaussian) {
+    compare_changes(p, t, energy, factor);
+  } else if (s.fused) {
     const EdgeId e = prediction.edges[0];
     const Link& last = link_of(e, last_link(e));
-    const auto slope = last.attrs.find("slope");
     kernels::map_error(exec_, {.x = value(prediction.node),
                                .z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch),
                                .delta = delta(p),
                                .dz = network_.link_buffer("dz", e, last_link(e) - 1, spec_.batch),
                                .energy = energy,
                                .f = *last.op->activation,
-                               .leak = slope == last.attrs.end() ? 0.0 : slope->second,
+                               .leak = leak_of(last),
                                .precision = factor * t.precision,
                                .precisions = t.precisions});
   } else {
     const bool own = !t.energy->own_is_delta && node(prediction.node).free != Free::none;
-    (*t.energy->error)(exec_, {.x = value(prediction.node),
-                               .mu = mu(p),
+    (*t.energy->error)(exec_, {.x = whole(prediction.node),
+                               .mu = whole_mu(p),
                                .delta = delta(p),
                                .own = own ? network_.prediction_buffer("own", p, spec_.batch) : View{},
                                .energy = energy,
@@ -251,7 +266,7 @@ void PlanBuilder::nudge_pull(NodeId v) {
   const EnergySpec& cost = graph_.prediction(p).spec;
   // delta = -precision dC/dmu, so a negative precision gives the slope itself.
   (*cost.energy->error)(exec_, {.x = buffer("target", v),
-                                .mu = value(v),
+                                .mu = whole(v),
                                 .delta = buffer("nudge", v),
                                 .own = {},
                                 .energy = network_.row_buffer("cost/" + graph_.node(v).name, spec_.batch),
@@ -270,19 +285,25 @@ void PlanBuilder::edge_backward(EdgeId e) {
   if (same(edge_back_[static_cast<std::size_t>(e)], key)) return;
   const int from = state(p).fused ? last_link(e) - 1 : last_link(e);
   for (int link = from; link > 0; --link) {
-    const std::vector<View> x = inputs(e, link), w = network_.link_weights(e, link);
-    const Link& l = link_of(e, link);
-    l.op->pullback({exec_, x, w, l.attrs}, arriving(e, link), 0, network_.link_buffer("dz", e, link - 1, spec_.batch),
-                   Write::set);
+    pull_link(e, link, 0, network_.link_buffer("dz", e, link - 1, spec_.batch), Write::set);
   }
 }
 
-/// Adds what arrives at the beginning of an edge to one of its sources' "back".
-void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) {
-  const std::vector<View> x = inputs(e, 0), w = network_.link_weights(e, 0);
-  const Link& first = link_of(e, 0);
-  first.op->pullback({exec_, x, w, first.attrs}, arriving(e, 0), source, back, write);
+/// Pulls back through one link what has arrived at its output.
+void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write) {
+  const Link& l = link_of(e, link);
+  const std::vector<View> x = l.op->affine ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
+  const std::vector<View> w = operands_.weights(e, link);
+  const OpCall call{exec_, x, w, l.attrs, network_.sparse(e, link)};
+  if (l.op->prepare != nullptr) {
+    const auto weight = static_cast<std::size_t>(l.params[0]);
+    if (!same(prepared_[weight], {weight_version_[weight]})) l.op->prepare(call);
+  }
+  l.op->pullback(call, operands_.of(*l.op, arriving(e, link), Magnitude::change), source, dx, write);
 }
+
+/// Adds what arrives at the beginning of an edge to one of its sources' "back".
+void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) { pull_link(e, 0, source, back, write); }
 
 /// back = sum over the edges out of v of (d op/dx_v)^T of what they send. False if it is known to be zero.
 bool PlanBuilder::pull_back(NodeId v) {
@@ -359,12 +380,18 @@ std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
 void PlanBuilder::move(const Pull& pull, const View& variable) {
   const NodeId v = pull.node;
   const bool steepest = std::holds_alternative<GradientNorm>(spec_.relax.stop);
-  const kernels::ValueGradient g{
+  kernels::ValueGradient g{
       .x = variable,
       .own = pull.own,
       .back = pull.back,
       .free = free_mask(v),
       .steepest = steepest ? network_.row_buffer("steepest/" + graph_.node(v).name, spec_.batch) : View{}};
+  const int now = fresh();
+  if (by_changes_ && wants_whole(v)) {
+    g.from = buffer("x0", v);
+    g.whole = value(v);
+  }
+  if (by_changes_ && feeds_products(v)) g.narrow = operands_.beside(variable, Magnitude::change);
   if (const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper)) {
     kernels::value_sgd(exec_, {.g = g,
                                .velocity = sgd->momentum != 0 ? buffer("value_velocity", v) : View{},
@@ -382,7 +409,8 @@ void PlanBuilder::move(const Pull& pull, const View& variable) {
                                 .beta2 = adam.beta2,
                                 .epsilon = adam.epsilon});
   }
-  node(v).version = fresh();
+  node(v).version = now;
+  if (!g.whole.empty()) node(v).whole_version = now;
 }
 
 /// progress = the largest of it and of these rows.
@@ -396,10 +424,31 @@ void PlanBuilder::move_values(const std::vector<Pull>& pulls, Write steepest) {
   const bool wanted = std::holds_alternative<GradientNorm>(spec_.relax.stop);
   for (const Pull& pull : pulls) {
     const bool by_error = by_errors() && !graph_.node(pull.node).predictions.empty();
-    move(pull, by_error ? buffer("e", pull.node) : value(pull.node));
+    move(pull, by_error ? buffer("e", pull.node) : by_changes_ ? change(pull.node) : value(pull.node));
     if (wanted) find_steepest(network_.row_buffer("steepest/" + graph_.node(pull.node).name, spec_.batch), steepest);
   }
   if (wanted && steepest == Write::set) kernels::fill(exec_, {.out = plan_.progress_});
+  const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
+  if (sgd != nullptr && sgd->temperature > 0) shake(std::sqrt(2 * sgd->rate * sgd->temperature));
+}
+
+/// Adds noise to every free value, those without a gradient too. The draws are the next after those of random starts.
+void PlanBuilder::shake(double deviation) {
+  const View draws = network_.scalar(spec_.draws);
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).free == Free::none) continue;
+    kernels::random(exec_, {.out = value(v),
+                            .a = 0,
+                            .b = deviation,
+                            .seed = network_.seed(),
+                            .purpose = Purpose::noise,
+                            .stream = static_cast<std::uint32_t>(v),
+                            .step = draws,
+                            .write = Write::add,
+                            .mask = free_mask(v)});
+    node(v).version = fresh();
+  }
+  kernels::tick(exec_, {.counter = draws});
 }
 
 namespace {

@@ -5,6 +5,7 @@
 //
 //   plan_builder.cpp    predictions, errors, what is pulled back, and how values move
 //   plan_schedules.cpp  the start, the steps of each schedule, learning and the end
+//   plan_changes.cpp    predictions and errors by how far they are from the start
 //   plan_slices.cpp     the whole relaxation as one call, where the graph allows it
 #pragma once
 
@@ -15,9 +16,13 @@
 #include <vector>
 
 #include "kernels/settle.h"
+#include "pc/operands.h"
 #include "pc/plan.h"
 
 namespace pc {
+
+/// The slope below zero of a link that is an activation.
+double leak_of(const Link& link);
 
 using Key = std::vector<int>;  // the versions of everything that a result was made from
 
@@ -37,6 +42,7 @@ class PlanBuilder {
     int level = -1;         // levels_to_loss, where the schedule asks for it
     int version = 0;        // of its value
     int start_version = 0;  // of its value when the relaxation began
+    int whole_version = 0;  // of what buffer "x" holds; by changes, "dx" is ahead of it
     Key back;               // what the "back" buffer was made from
     int back_version = 0;   // 0: known to be zero
     bool arrived = false;   // Moves::front: something has been added to "back"
@@ -47,7 +53,10 @@ class PlanBuilder {
     int mu_version = 0, delta_version = 0;
     int settled_value = -1;  // the version of the value, and what mu was made from, where x = mu entry by entry
     Key settled_mu;
-    bool zero = false;  // the current error is known to be zero
+    bool zero = false;         // the current error is known to be zero
+    bool changed = false;      // by changes: mu is that of the start and what the change buffers hold
+    bool exact_start = false;  // by changes: the error was zero at the start
+    Key whole_mu;              // what "mu_now" was made from
     bool has_energy = false;
     double factor = 1;      // what the current error was multiplied by
     int gated_version = 0;  // of the error that the gate has seen
@@ -72,19 +81,38 @@ class PlanBuilder {
   void compare(PredictionId p, bool want_energy, double factor);
   void nudge_pull(NodeId v);
   void edge_backward(EdgeId e);
+  void pull_link(EdgeId e, int link, int source, View dx, Write write);
   void pull_edge(EdgeId e, int source, View back, Write write);
   bool pull_back(NodeId v);
   View own_gradient(NodeId v);
   std::vector<Pull> pull(Parity parity);
   void move(const Pull& pull, const View& variable);
   void move_values(const std::vector<Pull>& pulls, Write steepest);
+  void shake(double deviation);
   void flow_step(int t);
   void find_steepest(const View& rows, Write& write);
+
+  // --- by changes (plan_changes.cpp) ---
+  [[nodiscard]] bool can_use_changes() const;
+  void begin_changes();
+  bool predict_change(PredictionId p);
+  void compare_changes(PredictionId p, const Terms& t, const View& energy, double factor);
+  void show_observed();
+  [[nodiscard]] bool moves(EdgeId e) const;
+  [[nodiscard]] bool moved(NodeId v) const { return node(v).version != node(v).start_version; }
+  [[nodiscard]] bool wants_whole(NodeId v) const;
+  [[nodiscard]] bool feeds_products(NodeId v) const;
+  View change(NodeId v);
+  View whole(NodeId v);
+  View whole_mu(PredictionId p);
+  View whole_link(EdgeId e, int link);
+  View start_input(EdgeId e, int link);
+  View start_error(PredictionId p);
 
   // --- all steps in one call (plan_slices.cpp) ---
   [[nodiscard]] std::string not_sliced() const;
   std::optional<kernels::SettleArgs> slices();
-  void settle(const kernels::SettleArgs& args);
+  void settle(kernels::SettleArgs args);
 
   // --- schedules (plan_schedules.cpp) ---
   void look(int t);
@@ -114,6 +142,7 @@ class PlanBuilder {
   void finish();
   void learn_at_end();
   void update();
+  void learn_precisions();
   void add_energies(std::string (*name)(const Graph&, PredictionId));
   void add_total_energy(const View& out, Write write);
   void find_costs();
@@ -156,6 +185,8 @@ class PlanBuilder {
   [[nodiscard]] View source(NodeId v);
   [[nodiscard]] int source_version(NodeId v) const { return frozen_ ? node(v).start_version : node(v).version; }
   [[nodiscard]] std::vector<View> inputs(EdgeId e, int link);
+  /// The same as the link's operator takes them.
+  [[nodiscard]] std::vector<View> operands(EdgeId e, int link);
 
   // What a prediction sends to its sources: its error; with errors as variables, the slope of the whole energy.
   [[nodiscard]] bool passes_on(PredictionId p) const;
@@ -166,7 +197,10 @@ class PlanBuilder {
   /// What arrives at the output of a link on the way back.
   [[nodiscard]] View arriving(EdgeId e, int link);
 
-  void record_into(Program& program) { exec_.recorder = program_ = &program; }
+  void record_into(Program& program) {
+    exec_.recorder = program_ = &program;
+    operands_.record_into(program);
+  }
   void part(std::string_view name) { program_->part(name); }
 
   Network& network_;
@@ -175,6 +209,7 @@ class PlanBuilder {
   Plan& plan_;
   Exec exec_;
   Program* program_ = nullptr;
+  Operands operands_;
   int versions_ = 0;
   int phase_ = 0;             // ep relaxes once on each side
   bool pulls_ = true;         // targets pull at nudged nodes
@@ -182,9 +217,11 @@ class PlanBuilder {
   bool keeps_start_ = false;  // in buffers "x0"
   bool gated_ = false;        // weights learn from what the gate lets through
   bool backward_ = false;     // errors as variables: on the way back
+  bool by_changes_ = false;   // from the first look on, the values that move are "dx"
   std::vector<NodeState> nodes_;
   std::vector<PredictionState> predictions_;
   std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from
+  std::vector<Key> prepared_;   // by weight: the version that its operator has been prepared for
   std::vector<int> weight_version_;
   std::set<ParamId> written_;                  // gradients that have been begun
   std::optional<kernels::SettleArgs> sliced_;  // the whole relaxation, where it is one call

@@ -3,6 +3,7 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/arrival.h"
+#include "kernels/precision.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "pc/levels.h"
@@ -141,6 +142,7 @@ void PlanBuilder::keep_start() {
   part("start");
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     node(v).start_version = node(v).version;
+    node(v).whole_version = node(v).version;
     if (keeps_start_ && node(v).free != Free::none) {
       kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
     }
@@ -153,7 +155,8 @@ void PlanBuilder::restart() {
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::none) continue;
     kernels::copy(exec_, {.in = buffer("x0", v), .out = value(v)});
-    node(v).version = node(v).start_version;
+    if (by_changes_) kernels::fill(exec_, {.out = change(v)});
+    node(v).version = node(v).whole_version = node(v).start_version;
   }
 }
 
@@ -181,7 +184,7 @@ void PlanBuilder::evaluate(int t, bool want_energy) {
 
 /// What is evaluated and measured at step t, before anything moves.
 void PlanBuilder::look(int t) {
-  const bool watch_energy = std::holds_alternative<EnergyPlateau>(spec_.relax.stop);
+  const bool watch_energy = spec_.watch || std::holds_alternative<EnergyPlateau>(spec_.relax.stop);
   // Where weights move in the loop, the last step's energies are the final ones. With a stop rule any may be the last.
   const bool fixed = std::holds_alternative<FixedSteps>(spec_.relax.stop);
   const bool final_in_loop = updates_in_loop() && spec_.energies;
@@ -191,6 +194,7 @@ void PlanBuilder::look(int t) {
                            (schedule().sweeps() && spec_.energies);
   if (by_errors() && t > 0) follow_errors();
   predict_all();
+  if (t == 0 && phase_ == 0 && can_use_changes()) begin_changes();
   if (t == 0 && phase_ == 0 && spec_.measure_start) {
     part("metrics");
     spec_.measure_start(exec_, spec_.batch);
@@ -327,11 +331,11 @@ void PlanBuilder::gradients_of(EdgeId e) {
   for (int link = 0; link <= last_link(e); ++link) {
     const Link& l = link_of(e, link);
     if (l.params.empty()) continue;
-    const std::vector<View> x = inputs(e, link), w = network_.link_weights(e, link);
+    const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
     for (std::size_t i = 0; i < l.params.size(); ++i) {
       const Write write = written_.insert(l.params[i]).second ? Write::set : Write::add;
-      l.op->weight_grad({exec_, x, w, l.attrs}, arriving(e, link), static_cast<int>(i), network_.gradient(l.params[i]),
-                        write);
+      l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link)}, operands_.teaching(l, i, arriving(e, link)),
+                        static_cast<int>(i), network_.gradient(l.params[i]), write);
     }
   }
 }
@@ -371,6 +375,16 @@ void PlanBuilder::learn_in_loop(int t) {
 void PlanBuilder::update() {
   record_update(*program_, network_, *spec_.learn, spec_.batch);
   for (int& version : weight_version_) version = fresh();
+  learn_precisions();
+}
+
+void PlanBuilder::learn_precisions() {
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    const double rate = graph_.prediction(p).spec.learn_precision;
+    if (rate == 0 || state(p).zero) continue;
+    kernels::learn_precision(exec_, {.delta = delta(p), .precisions = network_.precisions(p), .rate = rate});
+    state(p).error.clear();  // it was made with the old ones
+  }
 }
 
 // --- energies ---
@@ -428,6 +442,7 @@ void PlanBuilder::finish() {
   if (updates_in_loop() && !spec_.measure_end) return;
   if (by_errors()) follow_errors();
   predict_all();
+  if (by_changes_) show_observed();
   if (spec_.measure_end) {
     part("metrics");
     spec_.measure_end(exec_, spec_.batch);
@@ -476,7 +491,7 @@ bool alike(const Program& a, const Program& b) {
 /// the same.
 bool PlanBuilder::unrolled() const {
   if (sliced_) return true;
-  if (!std::holds_alternative<FixedSteps>(spec_.relax.stop)) return false;
+  if (spec_.watch || !std::holds_alternative<FixedSteps>(spec_.relax.stop)) return false;
   constexpr int kFew = 64;
   const bool differ = spec_.trace || updates_in_loop() || schedule().sweeps() || precisions_change();
   return differ || spec_.relax.steps <= kFew;

@@ -13,18 +13,15 @@ std::string PlanBuilder::not_sliced() const {
   if (!spec_.optimize) return "plan.optimize is false";
   if (sgd == nullptr || sgd->automatic) return "values move by another stepper than sgd with a rate of its own";
   if (!std::holds_alternative<FixedSteps>(spec_.relax.stop)) return "somebody looks when to stop";
-  if (spec_.trace) return "somebody looks at each step";
+  if (spec_.form == Form::values) return "plan.form is values";
+  if (sgd->temperature != 0) return "values move by chance too";
+  if (spec_.trace || spec_.watch) return "somebody looks at each step";
   if (spec_.relax.sweep != Sweep::synchronous) return "values move in turns";
   if (spec_.relax.precision.kind != PrecisionSchedule::Kind::constant) return "precisions change from step to step";
   return {};
 }
 
 namespace {
-
-double leak_of(const Link& link) {
-  const auto slope = link.attrs.find("slope");
-  return slope == link.attrs.end() ? 0.0 : slope->second;
-}
 
 /// A chain of at most one activation, one linear operator, and one activation; or a bare identity.
 std::optional<kernels::SettleEdge> dense(const Edge& edge) {
@@ -34,7 +31,7 @@ std::optional<kernels::SettleEdge> dense(const Edge& edge) {
   bool multiplied = false;
   for (const Link& link : edge.chain) {
     const auto f = link.op->activation;
-    if (link.op->name == "linear" && !multiplied) {
+    if (link.op->name == "linear" && link.attrs.at("last_axis") == 0 && !multiplied) {
       multiplied = true;
       result.gain = link.attrs.at("gain");
     } else if (f && !multiplied && result.before == scalar::Activation::identity) {
@@ -71,7 +68,7 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   Args args{.steps = spec_.relax.steps, .rate = sgd.rate, .momentum = sgd.momentum};
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::part) return refuse("node " + graph_.node(v).name + " is clamped by a mask");
-    args.nodes.add({value(v), node(v).free == Free::all});
+    args.nodes.add({value(v), node(v).free == Free::all ? change(v) : View{}});
   }
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
     const Prediction& prediction = graph_.prediction(p);
@@ -80,16 +77,6 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
       return refuse("prediction " + prediction.name + " is not Gaussian with one precision");
     }
     kernels::SettlePrediction small{.node = prediction.node, .precision = t.precision};
-    bool any_constant = false, any_moving = false;
-    for (const EdgeId e : prediction.edges) (constant_edge(e) ? any_constant : any_moving) = true;
-    if (any_constant && state(p).fused) {  // its activation has not been applied
-      const EdgeId e = prediction.edges[0];
-      small.base = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
-      small.base_map = *link_of(e, last_link(e)).op->activation;
-      small.base_leak = leak_of(link_of(e, last_link(e)));
-    } else if (any_constant) {
-      small.base = any_moving ? network_.prediction_buffer("base", p, spec_.batch) : mu(p);
-    }
     args.predictions.add(small);
   }
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
@@ -100,9 +87,10 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     small->prediction = graph_.edge(e).prediction;
     for (int link = 0; link <= last_link(e); ++link) {
       const std::vector<View> weights = network_.link_weights(e, link);
-      if (weights.empty()) continue;
-      small->w = weights[0];
-      if (weights.size() > 1) small->b = weights[1];
+      if (!weights.empty()) small->w = weights[0];
+    }
+    if (small->after != scalar::Activation::identity) {
+      small->z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
     }
     args.edges.add(*small);
   }
@@ -111,8 +99,9 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
 }
 
 /// What happens before the first move happens as ever; then all moves at once.
-void PlanBuilder::settle(const kernels::SettleArgs& args) {
+void PlanBuilder::settle(kernels::SettleArgs args) {
   look(0);
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) args.predictions.items[p].start = start_error(p);
   part("settle");
   kernels::settle(exec_, args);
   plan_.regime_ = Regime::sliced;

@@ -22,6 +22,10 @@ struct ValueInit {
 struct ValueSgd {
   double rate = 0.1, momentum = 0;
   bool automatic = false;  // multiply the rate by the bound that step_bound.h finds: 1 / largest curvature
+  /// Above 0 it is the unadjusted Langevin algorithm, x <- x - rate dF/dx + sqrt(2 rate temperature) xi, which samples
+  /// exp(-F / temperature) up to an error of order rate (Oliviers et al. 2024, "Learning probability distributions of
+  /// sensory inputs with Monte Carlo predictive coding").
+  double temperature = 0;
 };
 
 struct ValueAdam {

@@ -175,6 +175,13 @@ void check_relax(const Schedule& schedule, const RelaxSpec& relax, const Graph& 
   const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
   PC_CHECK(schedule.engine == Engine::relax || sgd == nullptr || !sgd->automatic, "schedule",
            "rate: auto bounds the curvature over values, but ", schedule.name, " moves errors; give a rate");
+  if (sgd != nullptr && sgd->temperature > 0) {
+    PC_CHECK(schedule.engine == Engine::relax && !schedule.free_output, "schedule", schedule.name,
+             " has no temperature; pc and ipc have");
+    PC_CHECK(sgd->momentum == 0 && !sgd->automatic && relax.sweep == Sweep::synchronous, "schedule",
+             "a temperature needs sgd with a rate of its own, without momentum, and sweep: synchronous: else it would "
+             "not sample exp(-F / temperature)");
+  }
   PC_CHECK(schedule.engine == Engine::relax || relax.init.kind == ValueInit::Kind::feedforward, "schedule",
            schedule.name, " starts feedforward, where all errors are zero; leave relax.init out");
   PC_CHECK(!flow || schedule.engine == Engine::relax, "schedule", schedule.name,

@@ -5,9 +5,9 @@
 #include <map>
 
 #include "kernels/arithmetic.h"
-#include "kernels/gemm.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
+#include "pc/ops/ops.h"
 
 namespace pc {
 namespace {
@@ -63,22 +63,29 @@ double spectral_norm(Network& network, ParamId id) {
   const Exec exec = network.exec();
   const std::string& name = network.graph().param(id).name;
   Arena& arena = network.arena();
-  const View v = arena.take("bound/in/" + name, {1, w.cols()}, network.dtype());
-  const View u = arena.take("bound/out/" + name, {1, w.rows()}, network.dtype());
+  const SparseViews* sparse = network.sparse(id);
+  const std::int64_t in = sparse == nullptr ? w.cols() : sparse->by_column.rows();
+  const std::int64_t out = sparse == nullptr ? w.rows() : sparse->by_row.rows();
+  const View v = arena.take("bound/in/" + name, {1, in}, network.dtype());
+  const View u = arena.take("bound/out/" + name, {1, out}, network.dtype());
   const View square = network.scalar("bound/square");
   kernels::random(exec, {.out = v, .a = 0, .b = 1, .seed = 1, .purpose = Purpose::weights});
+  const Op& op = sparse == nullptr ? ops::linear : ops::sparse_linear;
+  const Attrs attrs = complete_attrs(op, {});
+  const OpCall call{exec, {&v, 1}, {&w, 1}, attrs, sparse};
+  if (op.prepare != nullptr) op.prepare(call);
   double norm = 0;
   for (int round = 0; round < kRounds; ++round) {
     kernels::sum(exec, {.in = v, .out = square, .squares = true});
     const double length = std::sqrt(arena.read(square)[0]);
     if (length == 0) return 0;
     kernels::axpby(exec, {.x = v, .y = v, .a = 1 / length, .b = 0});
-    kernels::gemm(exec, {.a = v, .b = w, .c = u, .trans_b = kernels::Trans::yes});
+    op.predict(call, u, Write::set);
     kernels::sum(exec, {.in = u, .out = square, .squares = true});
     const double next = std::sqrt(arena.read(square)[0]);
     if (std::abs(next - norm) <= kClose * next) return next;
     norm = next;
-    kernels::gemm(exec, {.a = u, .b = w, .c = v});
+    op.pullback(call, u, 0, v, Write::set);
   }
   return norm;
 }
@@ -101,8 +108,14 @@ double step_bound(Network& network, const Schedule& schedule, const std::vector<
   }
   double precision = 0;
   std::size_t most = 1;
-  for (const Prediction& p : graph.predictions()) {
-    precision = std::max(precision, *std::max_element(p.spec.precision.begin(), p.spec.precision.end()));
+  for (PredictionId p = 0; p < graph.prediction_count(); ++p) {
+    const EnergySpec& spec = graph.prediction(p).spec;
+    PC_CHECK(spec.energy == &gaussian || !spec.energy->zero_at_prediction, "step_bound", "prediction ",
+             graph.prediction(p).name, ": there is no bound on the curvature of energy ", spec.energy->name,
+             "; give a rate instead of auto");
+    const std::vector<double> now =
+        spec.learn_precision > 0 ? network.arena().read(network.precisions(p)) : spec.precision;
+    precision = std::max(precision, *std::max_element(now.begin(), now.end()));
   }
   for (const Node& node : graph.nodes()) most = std::max(most, node.predictions.size());
   if (schedule.free_output) precision = std::max(precision, 1.0) + precision;

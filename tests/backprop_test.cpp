@@ -24,7 +24,8 @@ double naive_loss(const Reference& reference, const Problem& problem) {
       }
       const PredictionId p = graph.node(v).predictions[0];
       const Values mu = naive_mu<double>(graph, p, x, reference.w);
-      if (clamped) loss += naive_energy<double>(graph.prediction(p).spec, x[index(v)], mu);
+      if (clamped)
+        loss += naive_energy<double>(graph.prediction(p).spec, x[index(v)], mu, last_of(graph.node(v).shape));
       if (!clamped) x[index(v)] = mu;
     }
   }
@@ -155,7 +156,8 @@ TEST_CASE("schedules: by name") {
     CHECK(&find_schedule(schedule.name) == &schedule);
     CHECK(!schedule.about.empty());
   }
-  CHECK(contains(error_of([] { find_energy("gauss"); }), "gaussian, softmax_cross_entropy, bernoulli"));
+  CHECK(contains(error_of([] { find_energy("gauss"); }),
+                 "gaussian, softmax_cross_entropy, bernoulli, laplace, categorical_kl"));
 }
 
 // --- incremental predictive coding, by hand ---

@@ -149,7 +149,7 @@ TEST_CASE("sha256: the vectors of FIPS 180-4") {
 TEST_CASE("data sources: found by name, and the names are told") {
   CHECK(pc::experiments::find_data_source("mnist").files.size() == 4);
   CHECK_THROWS_WITH_AS(pc::experiments::find_data_source("mnits"),
-                       "[data] no data set named 'mnits'; there are: glyphs, mnist, fashion-mnist, cifar10, npy",
+                       "[data] no data set named 'mnits'; there are: glyphs, mnist, fashion-mnist, cifar10, npy, text",
                        pc::Error);
   for (const pc::experiments::DataSource* source : pc::experiments::all_data_sources()) {
     CHECK(&pc::experiments::find_data_source(source->name) == source);

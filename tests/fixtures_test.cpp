@@ -1,7 +1,8 @@
-// Losses and gradients against those of another program: tests/fixtures/gradients.h5 is made with PyTorch, from
+// Losses and gradients against those of another program: the files in tests/fixtures/ are made with PyTorch, from
 // networks that are written down there a second time. Here they are made from configs/check/.
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <set>
 
 #include "experiments/graph_config.h"
@@ -18,23 +19,34 @@ const std::vector<std::string> kSchedules = {"backprop", "zil", "fa_zil", "fixed
 
 using Names = std::set<std::string>;
 
-const H5Reader& file() {
-  static const H5Reader reader(fs::path(PC_SOURCE_DIR) / "tests" / "fixtures" / "gradients.h5");
-  return reader;
+std::string network_of(const std::string& path) { return path.substr(0, path.find('/')); }
+
+/// The file of each network.
+const std::map<std::string, std::shared_ptr<const H5Reader>>& files() {
+  static const auto all = [] {
+    std::map<std::string, std::shared_ptr<const H5Reader>> found;
+    for (const char* name : {"gradients.h5", "sequence.h5"}) {
+      const auto reader = std::make_shared<const H5Reader>(fs::path(PC_SOURCE_DIR) / "tests" / "fixtures" / name);
+      for (const std::string& path : reader->names()) found[network_of(path)] = reader;
+    }
+    return found;
+  }();
+  return all;
 }
+const H5Reader& file(const std::string& path) { return *files().at(network_of(path)); }
 
 /// The rest of the names that begin with `folder`.
 Names names_in(const std::string& folder) {
   Names names;
-  for (const std::string& name : file().names()) {
+  for (const std::string& name : file(folder).names()) {
     if (name.starts_with(folder)) names.insert(name.substr(folder.size()));
   }
   return names;
 }
 
-Names networks_in_file() {
+Names networks_in_files() {
   Names names;
-  for (const std::string& name : file().names()) names.insert(name.substr(0, name.find('/')));
+  for (const auto& [name, reader] : files()) names.insert(name);
   return names;
 }
 
@@ -64,7 +76,7 @@ void read_clamps(const std::string& name, const experiments::ConfigTree& config,
   const Names inputs = names_in(name + "/inputs/"), targets = names_in(name + "/targets/");
   REQUIRE(!inputs.empty());
   REQUIRE(!targets.empty());
-  problem.batch = file().dims(name + "/inputs/" + *inputs.begin())[0];
+  problem.batch = file(name).dims(name + "/inputs/" + *inputs.begin())[0];
   Names clamped;
   for (const auto& node : config.find("task")->find("check")->find("clamp")->items()) clamped.insert(node.scalar());
   Names wanted = inputs;
@@ -75,8 +87,8 @@ void read_clamps(const std::string& name, const experiments::ConfigTree& config,
     const NodeId v = graph.find(node);
     const bool target = targets.contains(node);
     REQUIRE(graph.node(v).predictions.empty() == !target);
-    problem.clamp(v, file().read<double>(name + (target ? "/targets/" : "/inputs/") + node,
-                                         dims_of(graph.node(v).shape.batched(problem.batch))));
+    problem.clamp(v, file(name).read<double>(name + (target ? "/targets/" : "/inputs/") + node,
+                                             dims_of(graph.node(v).shape.batched(problem.batch))));
   }
 }
 
@@ -89,8 +101,8 @@ void read_parameters(const std::string& name, Fixture& fixture) {
   for (const Param& param : graph.params()) {
     CAPTURE(param.name);
     const H5Dims dims = dims_of(param.spec.shape);
-    const Values weight = file().read<double>(name + "/weights/" + param.name, dims);
-    const Values gradient = file().read<double>(name + "/gradients/" + param.name, dims);
+    const Values weight = file(name).read<double>(name + "/weights/" + param.name, dims);
+    const Values gradient = file(name).read<double>(name + "/gradients/" + param.name, dims);
     for (std::size_t i = 0; i < param.mask.size(); ++i) {
       if (param.mask[i] == 0) REQUIRE((weight[i] == 0 && gradient[i] == 0));
     }
@@ -107,7 +119,7 @@ Fixture fixture_of(const std::string& name) {
   Fixture fixture{.problem = {.nodes = graph.nodes, .edges = graph.edges}};
   read_clamps(name, config, fixture.problem);
   read_parameters(name, fixture);
-  fixture.loss = file().read_scalar<double>(name + "/loss");
+  fixture.loss = file(name).read_scalar<double>(name + "/loss");
   return fixture;
 }
 
@@ -143,13 +155,13 @@ bool refused(const std::string& network, const std::string& schedule) {
 
 }  // namespace
 
-TEST_CASE("fixtures: the file and configs/check/ have the same networks") {
-  CHECK(networks_in_file() == networks_in_configs());
-  CHECK(networks_in_file().size() >= 17);
+TEST_CASE("fixtures: the files and configs/check/ have the same networks") {
+  CHECK(networks_in_files() == networks_in_configs());
+  CHECK(networks_in_files().size() >= 25);
 }
 
 TEST_CASE("fixtures: losses and gradients agree with PyTorch") {
-  for (const std::string& name : networks_in_file()) {
+  for (const std::string& name : networks_in_files()) {
     CAPTURE(name);
     const Fixture fixture = fixture_of(name);
     for (const std::string& schedule : kSchedules) {

@@ -11,12 +11,13 @@ class Bench {
  public:
   Bench(const Op& op, const OpExample& example, std::int64_t batch, DType dtype)
       : op_(op), arena_(test_exec()), attrs_(complete_attrs(op, example.attrs)), batch_(batch), dtype_(dtype) {
-    const OpSite site{example.sources, attrs_, example.wanted};
+    const OpSite site{example.sources, attrs_, example.wanted, example.pattern.get()};
     out_shape = op.infer(site);
     for (const Shape& shape : example.sources) x_.push_back(take(shape.batched(batch)));
     if (op.params != nullptr) {
       for (const ParamSpec& spec : op.params(site, out_shape)) w_.push_back(take(spec.shape));
     }
+    if (op.sparse) place(*example.pattern);
   }
 
   [[nodiscard]] std::size_t sources() const { return x_.size(); }
@@ -49,8 +50,10 @@ class Bench {
   Values pullback(const Values& delta, std::size_t source, Write write, const Values& junk, bool wide = false) {
     const View d = take(out_shape.batched(batch_));
     arena_.write(d, delta);
-    return run(x_[source].shape, junk, wide,
-               [&](const View& dx) { op_.pullback(call(), d, static_cast<int>(source), dx, write); });
+    return run(x_[source].shape, junk, wide, [&](const View& dx) {
+      if (op_.prepare != nullptr) op_.prepare(call());
+      op_.pullback(call(), d, static_cast<int>(source), dx, write);
+    });
   }
   Values weight_grad(const Values& delta, std::size_t param, Write write, const Values& junk) {
     const View d = take(out_shape.batched(batch_));
@@ -63,7 +66,22 @@ class Bench {
 
  private:
   View take(const Shape& shape) { return arena_.take("t" + std::to_string(made_++), shape, dtype_); }
-  [[nodiscard]] OpCall call() const { return {arena_.exec(), x_, w_, attrs_}; }
+  [[nodiscard]] OpCall call() const { return {arena_.exec(), x_, w_, attrs_, op_.sparse ? &sparse_ : nullptr}; }
+
+  void place(const Pattern& pattern) {
+    const auto numbers = [&](const auto& list) {
+      const View view = arena_.take("t" + std::to_string(made_++), {length(list)}, DType::i32);
+      arena_.upload(view, std::vector<std::int32_t>(list.begin(), list.end()).data());
+      return view;
+    };
+    const auto [turned, position] = transposed(pattern);
+    sparse_ = {.by_row = {numbers(pattern.offsets), numbers(pattern.columns)},
+               .by_column = {numbers(turned.offsets), numbers(turned.columns)},
+               .position = numbers(position),
+               .values_by_column = take({pattern.count()}),
+               .source_room = take({pattern.cols, batch_ + 3}),
+               .target_room = take({pattern.rows, batch_ + 3})};
+  }
 
   template <class Body>
   Values run(const Shape& shape, const Values& junk, bool wide, Body&& body) {
@@ -96,6 +114,7 @@ class Bench {
   std::int64_t batch_;
   DType dtype_;
   std::vector<View> x_, w_;
+  SparseViews sparse_;
   int made_ = 0;
 };
 
@@ -179,7 +198,7 @@ TEST_CASE("every op: the prediction is the naive one, in both write modes, strid
     constexpr std::int64_t kBatch = 3;
     Bench bench(op, example, kBatch, DType::f64);
     bench.fill(3);
-    Link link{&op, complete_attrs(op, example.attrs), {}, bench.out_shape};
+    Link link{&op, complete_attrs(op, example.attrs), {}, bench.out_shape, example.pattern};
     std::vector<Values> w;
     for (std::size_t p = 0; p < bench.params(); ++p) {
       link.params.push_back(static_cast<ParamId>(p));
@@ -191,7 +210,7 @@ TEST_CASE("every op: the prediction is the naive one, in both write modes, strid
       for (std::size_t i = 0; i < bench.sources(); ++i) rows.push_back(rows_of(bench.get(bench.x(i)), kBatch, b, 1));
       std::vector<const Values*> x;
       for (const Values& row : rows) x.push_back(&row);
-      const Values mu = naive_op<double>(link, x, w);
+      const Values mu = naive_op<double>(link, x, w, example.sources);
       want.insert(want.end(), mu.begin(), mu.end());
     }
     for (const bool wide : {false, true}) {
@@ -371,7 +390,7 @@ TEST_CASE("ops: shapes that do not fit") {
   CHECK(contains(infer(ops::subtract, {{6}, {2, 3}}, {}, {}), "[2, 3]"));
   CHECK(contains(infer(ops::matmul, {{3, 5}, {3, 5}}, {}, {}), "[3, 5] times [3, 5], whose inner dimensions differ"));
   CHECK(infer(ops::matmul, {{3, 5}, {3, 5}}, {{"trans_b", 1}}, {}).empty());
-  CHECK(contains(infer(ops::matmul, {{3, 5}, {5, 2, 1}}, {}, {}), "vectors and matrices, not [5, 2, 1]"));
+  CHECK(contains(infer(ops::matmul, {{3, 5}, {5, 2, 1}}, {}, {}), "not [3, 5] and [5, 2, 1]"));
   CHECK(contains(infer(ops::matmul, {{3}, {2, 3}}, {}, {}), "[1, 3] times [2, 3]"));
   CHECK(contains(infer(ops::slice, {{3}}, {}, {}), "length is not known"));
   CHECK(contains(infer(ops::slice, {{2, 3}}, {{"begin", 4}, {"count", 3}}, {}), "entries 4 to 6"));

@@ -1,5 +1,5 @@
 // What is known about predictive coding without running it: derivatives, closed forms of linear networks, invariants.
-// The numbers O1..O13 are those of the project's list of oracles.
+// The numbers O1..O13 and O34 are those of the project's list of oracles.
 #include <Eigen/Dense>
 #include <numeric>
 
@@ -860,6 +860,67 @@ TEST_CASE("as the output precision falls, the gradient becomes backprop's, with 
     const double order = std::log10(mismatch[i - 1] / mismatch[i]);
     CHECK(order == doctest::Approx(1).epsilon(0.05));
   }
+}
+
+// --- the method of multipliers ---
+
+// PC-ALM (Seely & Gould, arXiv 2605.31022): e = x - mu = 0 as constraints, by the augmented Lagrangian L = loss + sum
+// of lambda^T e + rho/2 |e|^2. Values relax on L, then lambda <- lambda + rho e. As lambda^T e + rho/2 |e|^2 is rho/2
+// |x - (mu - lambda/rho)|^2 but for a constant, this is pc with precision rho and one more edge into each node, from a
+// clamped node that holds -lambda/rho; and the delta that it settles with is the next lambda.
+TEST_CASE("O34: the multipliers of PC-ALM become backprop's deltas if rho is large enough, and else do not") {
+  Problem problem = chain({4, 6, 5, 3}, [](std::size_t) { return std::vector{op("tanh"), linear()}; });
+  problem.edges.push_back({.from = {"x1"}, .to = "x3", .chain = {linear(false)}});
+  Dice dice(34);
+  problem.clamp(0, dice.normals(4));
+  problem.clamp(3, dice.normals(3));
+  PlanSpec spec = plan_for(problem, 1);
+  spec.schedule = &find_schedule("backprop");
+  spec.gradients = true;
+  Run back(problem, spec, DType::f64);
+  back.step();
+
+  const std::vector<NodeId> hidden = {1, 2};
+  const auto error_after = [&](int rounds, double rho) {
+    Problem shifted = problem;
+    for (const NodeId v : hidden) {
+      NodeSpec& node = shifted.nodes[index(v)];
+      node.energy.precision = {rho};
+      const std::string name = "shift of " + node.name, to = node.name;
+      const Shape shape = node.shape;
+      shifted.nodes.push_back({.name = name, .shape = shape});
+      shifted.edges.push_back({.from = {name}, .to = to, .chain = {op("identity")}});
+      shifted.clamp(static_cast<NodeId>(shifted.nodes.size()) - 1, Values(index(shape.count()), 0.0));
+    }
+    PlanSpec relax = plan_for(shifted, 100, 0.2 / rho);
+    relax.relax.init.kind = ValueInit::Kind::previous;
+    relax.gradients = true;
+    Run run(shifted, relax);
+    for (ParamId p = 0; p < run.network.graph().param_count(); ++p) {
+      run.network.arena().write(run.network.weight(p), read(back.network, back.network.weight(p)));
+    }
+    double worst = 0;
+    for (int k = 0; k < rounds; ++k) {
+      run.step();
+      worst = 0;
+      for (const NodeId v : hidden) {
+        const Values lambda = read_delta(run, run.network.graph().node(v).predictions[0]);
+        // mu = W tanh(x) + b for one sample, so that the gradient of b is the delta.
+        const ParamId bias = 2 * v - 1;
+        worst = std::max(worst, worst_difference(lambda, read(back.network, back.network.gradient(bias))));
+        Values shift = lambda;
+        for (double& entry : shift) entry /= -rho;
+        const NodeId from = run.network.graph().find("shift of " + problem.nodes[index(v)].name);
+        run.network.arena().write(run.network.value(from, 1), shift);
+      }
+    }
+    return worst;
+  };
+  for (const double rho : {4.0, 10.0}) {
+    CAPTURE(rho);
+    CHECK(error_after(400, rho) < 1e-12);
+  }
+  CHECK(error_after(400, 0.25) > 1e-3);
 }
 
 }  // namespace pc::test

@@ -1,7 +1,9 @@
 // Every kernel case on both devices. The CPU is the truth.
 #include <cstdlib>
+#include <memory>
 #include <string>
 
+#include "kernels/program.h"
 #include "tests/support.h"
 
 namespace {
@@ -21,7 +23,8 @@ std::unique_ptr<pc::ExecContext> gpu() {
 
 /// Kernels that only move numbers, or promise the same bits everywhere.
 bool exact(const KernelCase& k) {
-  for (const char* name : {"fill", "copy", "one_hot", "right", "random", "tick", "first_arrival", "choose"}) {
+  for (const char* name : {"fill", "copy", "one_hot", "right", "random", "tick", "narrow", "first_arrival", "choose",
+                           "transpose", "transpose_each", "permute"}) {
     if (k.kernel == name) return true;
   }
   return false;
@@ -54,13 +57,40 @@ TEST_CASE("parity: every kernel, float32") {
   if (const auto context = gpu()) compare(*context, DType::f32, 2e-5);
 }
 
+TEST_CASE("parity: alike calls, done by one launch, give what each gives alone") {
+  const auto context = gpu();
+  if (!context) return;
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const KernelCase& k : pc::kernels::cases_of_size(dtype, 9, 37)) {
+      CAPTURE(k.name);
+      std::vector<std::unique_ptr<CaseOnDevice>> copies;
+      pc::Program program;
+      pc::Exec exec = context->exec();
+      exec.recorder = &program;
+      for (int i = 0; i < 3; ++i) {
+        copies.push_back(std::make_unique<CaseOnDevice>(context->exec(), k));
+        copies.back()->run(exec);
+      }
+      if (program.calls()[0].alike == 0) continue;
+      program.run(context->exec(), 1);
+      const auto truth = run_case({}, k);
+      for (const auto& copy : copies) {
+        const auto got = copy->outputs();
+        for (std::size_t i = 0; i < truth.size(); ++i) {
+          CHECK(relative_error(got[i], truth[i]) < (dtype == DType::f64 ? 1e-11 : 2e-5));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("parity: NaN ends up in the same places") {
   const auto context = gpu();
   if (!context) return;
   for (const DType dtype : {DType::f32, DType::f64}) {
     for (KernelCase k : pc::kernels::cases_of_size(dtype, 9, 37)) {
-      // gemm: NaN times a zero of alpha or beta is the libraries' own affair
-      if (k.kernel == "gemm" || k.kernel == "batched_gemm") continue;
+      // gemm: NaN times a zero of alpha or beta is the libraries' own affair; so it is with zeros of the padding
+      if (k.kernel == "gemm" || k.kernel == "batched_gemm" || k.kernel.starts_with("conv")) continue;
       for (std::size_t poisoned = 0; poisoned < k.in.size(); ++poisoned) {
         const pc::kernels::CaseView whole = k.in[poisoned];
         if (whole.dtype == DType::i32 || whole.dtype == DType::u8 || whole.content == pc::kernels::Content::constant) {

@@ -191,15 +191,15 @@ void poison_other_rows(const Touch& touch, Share share) {
   const auto [begin, end] = share.of(touch.view.rows());
   for (std::int64_t row = 0; row < touch.view.rows(); ++row) {
     if (row >= begin && row < end) continue;
-    with_float(touch.view.dtype, [&, row = row]<class T>(T) {
-      std::fill_n(touch.view.row<T>(row), touch.view.cols(), std::numeric_limits<T>::quiet_NaN());
+    pc::test::detail::with_any(touch.view.dtype, [&, row = row]<class T>(T) {
+      std::fill_n(touch.view.row<T>(row), touch.view.cols(), static_cast<T>(std::nan("")));
     });
   }
 }
 
 std::vector<double> rows_of(const View& v, std::int64_t begin, std::int64_t end) {
   std::vector<double> list;
-  with_float(v.dtype, [&]<class T>(T) {
+  pc::test::detail::with_any(v.dtype, [&]<class T>(T) {
     for (std::int64_t row = begin; row < end; ++row) list.insert(list.end(), v.row<T>(row), v.row<T>(row) + v.cols());
   });
   return list;

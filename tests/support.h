@@ -16,6 +16,7 @@
 #include "kernels/cases.h"
 #include "kernels/exec.h"
 #include "kernels/philox.h"
+#include "kernels/scalar_math.h"
 #include "kernels/view.h"
 
 namespace pc::test {
@@ -69,11 +70,27 @@ struct Host {
 };
 
 namespace detail {
+/// The upper half of a float32, for whole numbers of few digits, which it holds exactly.
+struct Bfloat16 {
+  std::uint16_t bits = 0;
+
+  Bfloat16() = default;
+  explicit Bfloat16(double value) : bits(static_cast<std::uint16_t>(scalar::bits_of_float(float(value)) >> 16U)) {}
+  operator double() const {  // NOLINT(google-explicit-constructor): it is a number
+    return double(scalar::float_of_bits(static_cast<std::int32_t>(std::uint32_t{bits} << 16U)));
+  }
+};
+
 template <class Body>
 decltype(auto) with_any(DType type, Body&& body) {
   switch (type) {
     case DType::f32:
+    case DType::tf32:
       return body(float{});
+    case DType::f16:
+      return body(_Float16{});
+    case DType::bf16:
+      return body(Bfloat16{});
     case DType::f64:
       return body(double{});
     case DType::i32:
@@ -144,7 +161,7 @@ class Fenced {
       const View v = of(bytes->data(), Device::cpu);
       const std::size_t row_bytes = static_cast<std::size_t>(v.cols()) * size_of(v.dtype);
       for (std::int64_t row = 0; row < v.rows(); ++row) {
-        detail::with_any(v.dtype, [&]<class T>(T) { std::memset(v.row<T>(row), 0, row_bytes); });
+        detail::with_any(v.dtype, [&]<class T>(T) { std::memset(static_cast<void*>(v.row<T>(row)), 0, row_bytes); });
       }
     }
     return now == then;

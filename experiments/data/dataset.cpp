@@ -9,12 +9,12 @@
 namespace pc::experiments {
 
 namespace sources {
-extern const DataSource glyphs, mnist, fashion_mnist, cifar10, npy;  // name every source here,
+extern const DataSource glyphs, mnist, fashion_mnist, cifar10, npy, text;  // name every source here,
 }
 
 std::span<const DataSource* const> all_data_sources() {
-  static constexpr const DataSource* list[] = {&sources::glyphs, &sources::mnist, &sources::fashion_mnist,
-                                               &sources::cifar10, &sources::npy};  // and here
+  static constexpr const DataSource* list[] = {&sources::glyphs,  &sources::mnist, &sources::fashion_mnist,
+                                               &sources::cifar10, &sources::npy,   &sources::text};  // and here
   return list;
 }
 

@@ -36,6 +36,7 @@ struct DataSet {
   int classes = 0;
   std::vector<std::string> class_names;  // [classes]
   std::string provenance;                // which files, from where
+  std::string characters;                // [classes]; empty unless examples follow each other as a text
 };
 
 /// What to load: the `data:` part of a config that concerns where examples come from.
@@ -49,6 +50,8 @@ struct DataRequest {
 
   // npy: images [N, ...] and labels [N]. A relative path is looked for here, then under the data root.
   std::filesystem::path train_images, train_labels, test_images, test_labels;
+
+  std::filesystem::path file;  // text: likewise
 };
 
 /// A file of a data set whose content is known. It may lie there plain, or packed as name.gz or name.xz.

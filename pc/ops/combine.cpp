@@ -1,8 +1,9 @@
 // Operators that put values together: add (x1 + x2 + ...), subtract (x1 - x2), multiply (x1 x2, entry by entry) and
-// concat (side by side); and slice, which takes a part of one.
+// concat (side by side, or along an axis); and slice, which takes a part of one.
 #include <cmath>
 
 #include "kernels/arithmetic.h"
+#include "kernels/rearrange.h"
 #include "pc/ops/ops.h"
 
 namespace pc::ops {
@@ -53,59 +54,143 @@ void pullback_multiply(const OpCall& call, View delta, int source, View dx, Writ
   kernels::multiply(call.exec, {.a = delta, .b = other, .y = dx, .write = write});
 }
 
-/// A vector as long as all sources together, or of the shape that is wanted where it has as many entries.
-Shape infer_concat(const OpSite& site) {
-  std::int64_t total = 0;
-  for (const Shape& shape : site.sources) total += shape.count();
-  return site.as_wanted({total});
-}
-
-std::int64_t offset(const OpCall& call, int source) {
-  std::int64_t begin = 0;
-  for (int i = 0; i < source; ++i) begin += call.x[static_cast<std::size_t>(i)].cols();
-  return begin;
-}
-
-void predict_concat(const OpCall& call, View mu, Write write) {
-  for (std::size_t i = 0; i < call.x.size(); ++i) {
-    accumulate(call, call.x[i], mu.columns(offset(call, static_cast<int>(i)), call.x[i].cols()), write);
-  }
-}
-
-void pullback_concat(const OpCall& call, View delta, int source, View dx, Write write) {
-  accumulate(call, delta.columns(offset(call, source), dx.cols()), dx, write);
-}
-
-constexpr AttrSpec kSliceAttrs[] = {
-    {"begin", 0, "the first entry, of the source laid out as one vector"},
-    {"count", 0, "how many entries; 0: as many as the node it predicts has"},
+constexpr AttrSpec kConcatAttrs[] = {
+    {"axis", -1, "the axis along which sources are joined; -1: each is laid out as one vector"},
 };
 
-std::int64_t whole(const Attrs& attrs, std::string_view name) {
+std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name) {
   const double value = attrs.find(name)->second;
-  PC_CHECK(value >= 0 && value < 1e12 && value == std::floor(value), "slice", name,
+  PC_CHECK(value >= 0 && value < 1e12 && value == std::floor(value), who, name,
            " must be a whole number of entries, not ", value);
   return static_cast<std::int64_t>(value);
 }
 
-/// A vector of `count` entries, or of the shape that is wanted where it has as many.
+/// The axis of a sample that the settings name, or -1.
+int axis_of(const char* who, const Attrs& attrs, const Shape& shape) {
+  const double axis = attrs.find("axis")->second;
+  PC_CHECK(axis == -1 || (axis >= 0 && axis < shape.rank() && axis == std::floor(axis)), who, "axis ", axis,
+           " is none of ", shape.text(), "; they count from 0");
+  return static_cast<int>(axis);
+}
+
+/// A sample cut by an axis: `outer` times a run of entries that lie side by side.
+struct Cut {
+  std::int64_t outer = 1, length = 1, inner = 1;
+
+  Cut(const Shape& shape, int begin, int axis) {
+    if (axis < 0) {
+      for (int i = begin; i < shape.rank(); ++i) length *= shape[i];
+      return;
+    }
+    for (int i = begin; i < begin + axis; ++i) outer *= shape[i];
+    length = shape[begin + axis];
+    for (int i = begin + axis + 1; i < shape.rank(); ++i) inner *= shape[i];
+  }
+  [[nodiscard]] std::int64_t run() const { return length * inner; }
+};
+
+/// `part` is entries [begin, begin + its length) along the axis of `all`; copies the one to the other.
+void move_part(const OpCall& call, const View& from, const View& to, const Cut& part, const Cut& all,
+               std::int64_t begin, bool into_all, Write write) {
+  const kernels::Walk in_part{0, {0, 0, part.run(), 1}}, in_all{begin * all.inner, {0, 0, all.run(), 1}};
+  kernels::rearrange(call.exec, {.x = from,
+                                 .y = to,
+                                 .dims = {1, 1, part.outer, part.run()},
+                                 .from = into_all ? in_part : in_all,
+                                 .to = into_all ? in_all : in_part,
+                                 .write = write});
+}
+
+/// Joined along an axis, or a vector as long as all sources together, or of the shape that is wanted where it has as
+/// many entries.
+Shape infer_concat(const OpSite& site) {
+  const Shape& first = site.sources[0];
+  const int axis = axis_of("concat", site.attrs, first);
+  std::int64_t total = 0;
+  if (axis < 0) {
+    for (const Shape& shape : site.sources) total += shape.count();
+    return site.as_wanted({total});
+  }
+  Shape out;
+  for (const Shape& shape : site.sources) {
+    bool fits = shape.rank() == first.rank();
+    for (int i = 0; i < first.rank() && fits; ++i) fits = i == axis || shape[i] == first[i];
+    PC_CHECK(fits, "concat", first.text(), " and ", shape.text(), " cannot be joined along axis ", axis);
+    total += shape[axis];
+  }
+  for (int i = 0; i < first.rank(); ++i) out.append(i == axis ? total : first[i]);
+  return out;
+}
+
+/// Where a source's part of a joined value lies. The axis of a value is one further than that of a sample.
+struct Joint {
+  Cut part, all;
+  std::int64_t begin = 0;
+
+  Joint(const OpCall& call, int source)
+      : part(call.x[static_cast<std::size_t>(source)].shape, 1, axis(call)), all(call.x[0].shape, 1, axis(call)) {
+    all.length = 0;
+    for (int i = 0; i < static_cast<int>(call.x.size()); ++i) {
+      if (i == source) begin = all.length;
+      all.length += Cut(call.x[static_cast<std::size_t>(i)].shape, 1, axis(call)).length;
+    }
+  }
+  static int axis(const OpCall& call) { return static_cast<int>(call.attrs.find("axis")->second); }
+};
+
+void predict_concat(const OpCall& call, View mu, Write write) {
+  for (int i = 0; i < static_cast<int>(call.x.size()); ++i) {
+    const Joint at(call, i);
+    move_part(call, call.x[static_cast<std::size_t>(i)], mu, at.part, at.all, at.begin, true, write);
+  }
+}
+
+void pullback_concat(const OpCall& call, View delta, int source, View dx, Write write) {
+  const Joint at(call, source);
+  move_part(call, delta, dx, at.part, at.all, at.begin, false, write);
+}
+
+constexpr AttrSpec kSliceAttrs[] = {
+    {"begin", 0, "the first entry"},
+    {"count", 0, "how many entries; 0: as many as the node it predicts has"},
+    {"axis", -1, "the axis that is cut; -1: the source is laid out as one vector"},
+};
+
+/// A vector of `count` entries, or of the shape that is wanted where it has as many; along an axis, the source's shape
+/// with that axis shorter.
 Shape infer_slice(const OpSite& site) {
-  const std::int64_t begin = whole(site.attrs, "begin"), asked = whole(site.attrs, "count");
-  const std::int64_t total = site.sources[0].count();
-  PC_CHECK(asked > 0 || site.wanted.has_value(), "slice", "its length is not known here; write {slice: {count: N}}");
-  const std::int64_t count = asked > 0 ? asked : site.wanted->count();
+  const Shape& x = site.sources[0];
+  const std::int64_t begin = whole("slice", site.attrs, "begin"), asked = whole("slice", site.attrs, "count");
+  const int axis = axis_of("slice", site.attrs, x);
+  const bool known = axis < 0 || (site.wanted.has_value() && site.wanted->rank() == x.rank());
+  PC_CHECK(asked > 0 || (known && site.wanted.has_value()), "slice",
+           "its length is not known here; write {slice: {count: N}}");
+  const std::int64_t total = axis < 0 ? x.count() : x[axis];
+  const std::int64_t count = asked > 0 ? asked : axis < 0 ? site.wanted->count() : (*site.wanted)[axis];
   PC_CHECK(begin + count <= total, "slice", "entries ", begin, " to ", begin + count - 1, " of a source of shape ",
-           site.sources[0].text(), ", which has ", total);
-  return site.as_wanted({count});
+           x.text(), ", which has ", total);
+  if (axis < 0) return site.as_wanted({count});
+  Shape out;
+  for (int i = 0; i < x.rank(); ++i) out.append(i == axis ? count : x[i]);
+  return out;
+}
+
+/// `y` is the slice, in whichever shape.
+Cut part_of(const Cut& all, const View& y) {
+  Cut part = all;
+  part.length = y.cols() / (all.outer * all.inner);
+  return part;
 }
 
 void predict_slice(const OpCall& call, View mu, Write write) {
-  accumulate(call, call.x[0].columns(whole(call.attrs, "begin"), mu.cols()), mu, write);
+  const Cut all(call.x[0].shape, 1, static_cast<int>(call.attrs.find("axis")->second));
+  move_part(call, call.x[0], mu, part_of(all, mu), all, whole("slice", call.attrs, "begin"), false, write);
 }
 
 void pullback_slice(const OpCall& call, View delta, int, View dx, Write write) {
+  const Cut all(call.x[0].shape, 1, static_cast<int>(call.attrs.find("axis")->second));
   if (write == Write::set) kernels::fill(call.exec, {.out = dx, .value = 0});
-  accumulate(call, delta, dx.columns(whole(call.attrs, "begin"), delta.cols()), Write::add);
+  move_part(call, delta, dx, part_of(all, delta), all, whole("slice", call.attrs, "begin"), true, Write::add);
 }
 
 double lipschitz_one(const Attrs&) { return 1; }
@@ -114,10 +199,18 @@ std::vector<OpExample> add_examples() { return {{{}, {{1}}, {}}, {{}, {{3, 5}, {
 std::vector<OpExample> multiply_examples() { return {{{}, {{1}, {1}}, {}}, {{}, {{3, 5}, {3, 5}}, {}}}; }
 std::vector<OpExample> subtract_examples() { return {{{}, {{1}, {1}}, {}}, {{}, {{3, 5}, {3, 5}}, {}}}; }
 std::vector<OpExample> concat_examples() {
-  return {{{}, {{3}}, {}}, {{}, {{1}, {2, 3}, {5}}, {}}, {{}, {{5}, {5}, {5}}, Shape{3, 5}}};
+  return {{{}, {{3}}, {}},
+          {{}, {{1}, {2, 3}, {5}}, {}},
+          {{}, {{5}, {5}, {5}}, Shape{3, 5}},
+          {{{"axis", 1}}, {{2, 3, 5}, {2, 1, 5}}, {}},
+          {{{"axis", 1}}, {{3, 2}, {3, 2}, {3, 1}}, Shape{3, 5}}};
 }
 std::vector<OpExample> slice_examples() {
-  return {{{}, {{1}}, Shape{1}}, {{{"begin", 2}, {"count", 3}}, {{7}}, {}}, {{{"begin", 1}}, {{3, 5}}, Shape{2, 3}}};
+  return {{{}, {{1}}, Shape{1}},
+          {{{"begin", 2}, {"count", 3}}, {{7}}, {}},
+          {{{"begin", 1}}, {{3, 5}}, Shape{2, 3}},
+          {{{"begin", 1}, {"count", 2}, {"axis", 1}}, {{3, 5, 2}}, {}},
+          {{{"begin", 2}, {"axis", 0}}, {{3, 5}}, Shape{1, 5}}};
 }
 
 }  // namespace
@@ -125,6 +218,7 @@ std::vector<OpExample> slice_examples() {
 extern const Op add{.name = "add",
                     .about = "x1 + x2 + ...",
                     .max_sources = -1,
+                    .affine = true,
                     .infer = infer_add,
                     .predict = predict_add,
                     .pullback = pullback_add,
@@ -135,6 +229,7 @@ extern const Op subtract{.name = "subtract",
                          .about = "x1 - x2",
                          .min_sources = 2,
                          .max_sources = 2,
+                         .affine = true,
                          .infer = infer_subtract,
                          .predict = predict_subtract,
                          .pullback = pullback_subtract,
@@ -153,6 +248,8 @@ extern const Op multiply{.name = "multiply",
 extern const Op concat{.name = "concat",
                        .about = "x1, x2, ... side by side",
                        .max_sources = -1,
+                       .attrs = kConcatAttrs,
+                       .affine = true,
                        .infer = infer_concat,
                        .predict = predict_concat,
                        .pullback = pullback_concat,
@@ -162,6 +259,7 @@ extern const Op concat{.name = "concat",
 extern const Op slice{.name = "slice",
                       .about = "some entries of x, one after another",
                       .attrs = kSliceAttrs,
+                      .affine = true,
                       .infer = infer_slice,
                       .predict = predict_slice,
                       .pullback = pullback_slice,

@@ -5,9 +5,19 @@ namespace pc {
 
 std::span<const Op* const> all_ops() {
   static constexpr const Op* list[] = {
-      &ops::linear,    &ops::matmul, &ops::constant, &ops::scale,     &ops::identity, &ops::add,        &ops::subtract,
-      &ops::multiply,  &ops::concat, &ops::slice,    &ops::softmax,   &ops::relu,     &ops::leaky_relu, &ops::gelu,
-      &ops::gelu_tanh, &ops::silu,   &ops::tanh,     &ops::hard_tanh, &ops::sigmoid,  &ops::softplus,
+      &ops::linear,     &ops::sparse_linear, &ops::matmul,
+      &ops::constant,   &ops::scale,         &ops::identity,
+      &ops::add,        &ops::subtract,      &ops::multiply,
+      &ops::concat,     &ops::slice,         &ops::softmax,
+      &ops::permute,    &ops::embedding,     &ops::attention,
+      &ops::rotary,     &ops::relu,          &ops::leaky_relu,
+      &ops::gelu,       &ops::gelu_tanh,     &ops::silu,
+      &ops::tanh,       &ops::hard_tanh,     &ops::sigmoid,
+      &ops::softplus,   &ops::conv2d,        &ops::conv_transpose2d,
+      &ops::max_pool2d, &ops::avg_pool2d,    &ops::global_avg_pool,
+      &ops::upsample,   &ops::pad,           &ops::flatten,
+      &ops::reshape,    &ops::channels_last, &ops::channels_first,
+      &ops::layer_norm, &ops::rms_norm,
   };
   return list;
 }

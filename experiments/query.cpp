@@ -1,0 +1,825 @@
+#include "experiments/query.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "experiments/data/npy.h"
+#include "experiments/fields.h"
+#include "experiments/names.h"
+#include "graphs/transform.h"
+#include "pc/checkpoint.h"
+
+namespace pc::experiments {
+namespace {
+
+using Eigen::VectorXd;
+using Names = std::vector<std::string>;
+
+constexpr std::int64_t kChunk = 1024;  // samples that settle at once, at most
+
+View host_view(Rows& rows) { return {.data = rows.data(), .shape = {rows.rows(), rows.cols()}, .dtype = DType::f64}; }
+
+std::vector<double> list_of(const Rows& rows) { return {rows.data(), rows.data() + rows.size()}; }
+
+/// The words of "a:b:c" or "1,2,3".
+Names split(const std::string& text, char separator) {
+  Names words;
+  std::size_t from = 0;
+  while (from <= text.size()) {
+    const std::size_t to = std::min(text.find(separator, from), text.size());
+    words.push_back(text.substr(from, to - from));
+    from = to + 1;
+  }
+  return words;
+}
+
+double number(const std::string& text, const std::string& what) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  PC_CHECK(error == std::errc() && end == text.data() + text.size() && std::isfinite(value), "query", what, ": \"",
+           text, "\" is no number");
+  return value;
+}
+
+/// "3" or "0-9"
+std::vector<std::int64_t> range(const std::string& text, const std::string& what) {
+  const Names ends = split(text, '-');
+  const auto first = static_cast<std::int64_t>(number(ends.front(), what));
+  const auto last = static_cast<std::int64_t>(number(ends.back(), what));
+  PC_CHECK(ends.size() <= 2 && first >= 0 && last >= first, "query", what, " takes N or N-M, not \"", text, "\"");
+  std::vector<std::int64_t> list(static_cast<std::size_t>(last - first + 1));
+  std::iota(list.begin(), list.end(), first);
+  return list;
+}
+
+Rows one_hot(const std::vector<std::int64_t>& classes, std::int64_t width, const ClassifyConfig& task) {
+  Rows rows = Rows::Constant(std::ssize(classes), width, task.off);
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    PC_CHECK(classes[i] < width, "query", "there is no class ", classes[i], "; there are ", width);
+    rows(static_cast<std::int64_t>(i), classes[i]) = task.on;
+  }
+  return rows;
+}
+
+/// Rows as often as there are samples: one serves all.
+Rows repeated(const Rows& rows, std::int64_t count) {
+  if (rows.rows() == count || rows.size() == 0) return rows;
+  PC_CHECK(rows.rows() == 1, "query", "one node is given ", rows.rows(), " samples and another one ", count,
+           "; give each as many, or one");
+  return rows.replicate(count, 1);
+}
+
+/// An array [N, ...] as rows of `width` entries.
+Rows rows_of(const NpyArray& array, std::int64_t width) {
+  const auto fill = [&]<class T>(T) {
+    const std::int64_t entries = std::ssize(array.values) / static_cast<std::int64_t>(sizeof(T));
+    PC_CHECK(entries > 0 && entries % width == 0, "query", array.file, " holds ", entries, " values; ", width,
+             " a sample are needed");
+    std::vector<T> values(static_cast<std::size_t>(entries));
+    std::memcpy(values.data(), array.values.data(), array.values.size());
+    Rows rows(entries / width, width);
+    std::transform(values.begin(), values.end(), rows.data(), [](T value) { return double(value); });
+    PC_CHECK(rows.allFinite(), "query", array.file, " holds values that are not finite");
+    return rows;
+  };
+  switch (array.type) {
+    case NpyType::f4:
+      return fill(float{});
+    case NpyType::f8:
+      return fill(double{});
+    case NpyType::i4:
+      return fill(std::int32_t{});
+    case NpyType::i8:
+      return fill(std::int64_t{});
+    case NpyType::u1:
+      break;
+  }
+  return fill(std::uint8_t{});
+}
+
+RelaxSpec relaxation(const Config& config, const QueryOptions& options) {
+  RelaxSpec relax = config.relax.relax;
+  relax.sweep = Sweep::synchronous;
+  relax.precision = {};
+  relax.forward_update = false;
+  if (relax.init.kind == ValueInit::Kind::previous) relax.init.kind = ValueInit::Kind::feedforward;
+  if (config.evaluate_steps) relax.steps = *config.evaluate_steps;
+  if (options.steps) relax.steps = *options.steps;
+  if (!options.rate.empty() || options.momentum || options.temperature) {
+    auto* given = std::get_if<ValueSgd>(&relax.stepper);
+    ValueSgd sgd = given != nullptr ? *given : ValueSgd{};
+    if (!options.rate.empty()) {
+      sgd.automatic = options.rate == "auto";
+      sgd.rate = sgd.automatic ? 1 : number(options.rate, "--rate");
+    }
+    if (options.momentum) sgd.momentum = *options.momentum;
+    if (options.temperature) sgd.temperature = *options.temperature;
+    relax.stepper = sgd;
+  }
+  return relax;
+}
+
+DataConfig once(DataConfig data) {
+  data.repeat = 1;
+  return data;
+}
+
+/// The graph that is asked: with what is intervened at cut off, and what is seen through noise added.
+graphs::Description asked_graph(const Config& config, const QueryOptions& options) {
+  Names cut;
+  for (const std::string& text : options.intervene) cut.push_back(text.substr(0, text.find('=')));
+  graphs::Description graph = graphs::intervene(config.graph, cut);
+  if (options.task == "denoise" && options.by == "precision") {
+    graph = graphs::observe(graph, task_names(config)[0], options.precision.value_or(1));
+  }
+  return graph;
+}
+
+}  // namespace
+
+Query::Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
+             const ExecContext& where)
+    : config_(config),
+      options_(options),
+      feed_(Exec{}, load_data(config.data.request), once(config.data), config.seed),
+      threads_(thread_count(config)) {
+  const DataSet data = load_data(config.data.request);
+  shape_ = data.train.shape;
+  if (shape_.size() == 2) shape_.insert(shape_.begin(), 1);
+  if (shape_.size() != 3 || (shape_[0] != 1 && shape_[0] != 3)) shape_.clear();
+  const bool bytes = !data.train.bytes.empty();
+  const std::vector<double> scale = feed_.scale(), shift = feed_.shift();
+  const std::int64_t run = feed_.size() / std::ssize(scale);
+  scale_.resize(feed_.size());
+  shift_.resize(feed_.size());
+  for (std::int64_t i = 0; i < feed_.size(); ++i) {
+    scale_[i] = scale[static_cast<std::size_t>(i / run)];
+    shift_[i] = shift[static_cast<std::size_t>(i / run)];
+  }
+  unit_ = (scale_ * (bytes ? 255.0 : 1.0)).cwiseInverse();
+
+  const graphs::Description graph = asked_graph(config, options);
+  network_ = std::make_unique<Network>(Graph(graph.nodes, graph.edges), where.exec(), config.dtype, kChunk, config.seed,
+                                       config.init);
+  // A checkpoint may hold values too, of another number of samples: only the weights are wanted.
+  Network trained(network_->graph(), where.exec(), config.dtype, 1, config.seed, config.init);
+  static_cast<void>(load_checkpoint(checkpoint, trained));
+  for (ParamId p = 0; p < trained.graph().param_count(); ++p) {
+    network_->arena().write(network_->weight(p), trained.arena().read(trained.weight(p)));
+  }
+  const Names names = task_names(config);
+  image_ = network_->graph().find(names[0]);
+  if (!config.examples) label_ = network_->graph().find(names[1]);
+}
+
+NodeId Query::need_label() const {
+  PC_CHECK(label_ >= 0, "query", "this run has learned without labels; ", options_.task,
+           " needs a run of the task classify");
+  return label_;
+}
+
+/// The node that tells what the image should be.
+NodeId Query::answering() const {
+  const bool copies = config_.examples && !config_.examples->target.empty();
+  return copies ? network_->graph().find(config_.examples->target) : image_;
+}
+
+// --- data ---
+
+const Part& Query::part(const char* fallback) const {
+  const std::string name = options_.part.empty() ? fallback : options_.part;
+  static const Names kParts = {"train", "validation", "test"};
+  PC_CHECK(std::find(kParts.begin(), kParts.end(), name) != kParts.end(), "query", "there is no part \"", name, "\"",
+           did_you_mean(name, kParts));
+  return name == "train" ? feed_.train() : name == "test" ? feed_.test() : feed_.validation();
+}
+
+Rows Query::examples(const Part& part, std::int64_t first, std::int64_t count) const {
+  PC_CHECK(first >= 0 && count > 0 && first + count <= part.count, "query", "examples ", first, " to ",
+           first + count - 1, " are asked for, but the part has ", part.count);
+  Rows rows(count, feed_.size());
+  feed_.rewind(part, first);
+  feed_.record_input(Exec{}, part, host_view(rows));
+  return rows;
+}
+
+Rows Query::labels(const Part& part, std::int64_t first, std::int64_t count) const {
+  Rows rows(count, feed_.classes());
+  feed_.rewind(part, first);
+  Rows unused(count, feed_.size());
+  feed_.record_input(Exec{}, part, host_view(unused));
+  feed_.record_target(Exec{}, part, host_view(rows), config_.classify.on, config_.classify.off);
+  return rows;
+}
+
+Eigen::MatrixXd Query::class_means() const {
+  Eigen::MatrixXd means = Eigen::MatrixXd::Zero(feed_.classes() + 1, feed_.size());
+  VectorXd counts = VectorXd::Zero(feed_.classes() + 1);
+  const Part& all = feed_.train();
+  for (std::int64_t first = 0; first < all.count; first += kChunk) {
+    const std::int64_t count = std::min(kChunk, all.count - first);
+    const Rows images = examples(all, first, count), rows = labels(all, first, count);
+    for (std::int64_t i = 0; i < count; ++i) {
+      Eigen::Index label = 0;
+      rows.row(i).maxCoeff(&label);
+      for (const Eigen::Index k : {label, Eigen::Index(feed_.classes())}) {
+        means.row(k) += images.row(i);
+        counts[k] += 1;
+      }
+    }
+  }
+  return counts.cwiseMax(1).cwiseInverse().asDiagonal() * means;
+}
+
+Rows Query::noisy(const Rows& rows, double variance) const {
+  Rows result = rows;
+  for (std::int64_t i = 0; i < rows.size(); ++i) {
+    const double u =
+        philox::uniform(philox::bits(options_.seed, Purpose::corruption, 0, 0, static_cast<std::uint64_t>(i)));
+    result.data()[i] += std::sqrt(variance) * philox::normal(u) / unit_[i % rows.cols()];
+  }
+  return result;
+}
+
+/// Which entries are known: 1, else 0.
+Rows Query::known_part(const std::string& name, std::int64_t count) const {
+  const std::int64_t height = shape_.empty() ? 1 : shape_[1], width = shape_.empty() ? feed_.size() : shape_[2];
+  const Names words = split(name, ':');
+  const std::string& kind = words[0];
+  static const Names kKinds = {"half", "quarter", "eighth", "top", "bottom", "left", "right", "random", "rectangle"};
+  PC_CHECK(std::find(kKinds.begin(), kKinds.end(), kind) != kKinds.end(), "query", "there is no part \"", kind, "\"",
+           did_you_mean(kind, kKinds));
+  const bool random = kind == "random", rectangle = kind == "rectangle";
+  PC_CHECK(words.size() == (random || rectangle ? 2 : 1), "query", "a part is one of ", joined(kKinds),
+           "; random:SHARE and rectangle:TOP,LEFT,HEIGHT,WIDTH take numbers");
+  std::vector<double> numbers;
+  for (const std::string& word : words.size() > 1 ? split(words[1], ',') : Names{}) {
+    numbers.push_back(number(word, "the part " + kind));
+  }
+  PC_CHECK(numbers.size() == (rectangle ? 4U
+                              : random  ? 1U
+                                        : 0U),
+           "query", "random takes one number, as random:0.5, ",
+           "rectangle four, as rectangle:7,7,14,14: top, left, height, width");
+  const auto is_known = [&](std::int64_t sample, std::int64_t pixel) {
+    const auto y = double(pixel / width), x = double(pixel % width);
+    const auto h = double(height), w = double(width);
+    if (kind == "half" || kind == "top") return y < h / 2;
+    if (kind == "quarter") return y < h / 4;
+    if (kind == "eighth") return y < h / 8;
+    if (kind == "bottom") return y >= h / 2;
+    if (kind == "left") return x < w / 2;
+    if (kind == "right") return x >= w / 2;
+    if (rectangle) {
+      return y >= numbers[0] && y < numbers[0] + numbers[2] && x >= numbers[1] && x < numbers[1] + numbers[3];
+    }
+    const auto entry = static_cast<std::uint64_t>(sample * height * width + pixel);
+    return philox::uniform(philox::bits(options_.seed, Purpose::corruption, 1, 0, entry)) < numbers[0];
+  };
+  Rows known(count, feed_.size());
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t j = 0; j < feed_.size(); ++j) known(i, j) = is_known(i, j % (height * width)) ? 1 : 0;
+  }
+  return known;
+}
+
+/// Mean squared difference of each row from the truth, over the entries that are asked for, in units of 0..1.
+VectorXd Query::errors(const Rows& answer, const Truth& truth) const {
+  const Rows squares = ((answer - truth.values) * unit_.asDiagonal()).array().square();
+  if (truth.where.size() == 0) return squares.rowwise().mean();
+  return squares.cwiseProduct(truth.where).rowwise().sum().cwiseQuotient(truth.where.rowwise().sum().cwiseMax(1));
+}
+
+Picture Query::picture(const VectorXd& values) const {
+  const std::int64_t channels = shape_[0], height = shape_[1], width = shape_[2];
+  Picture picture{height, width, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(values.size()))};
+  const VectorXd bytes = (values - shift_).cwiseProduct(unit_) * 255.0;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::int64_t i = 0; i < height * width; ++i) {
+      const double value = std::clamp(bytes[c * height * width + i], 0.0, 255.0);
+      picture.bytes[static_cast<std::size_t>(i * channels + c)] = static_cast<std::uint8_t>(std::lround(value));
+    }
+  }
+  return picture;
+}
+
+// --- settling ---
+
+/// What a node answers: its value where it is free, else what predicts it.
+Rows Query::read_node(NodeId id, std::int64_t count) {
+  const Node& node = network_->graph().node(id);
+  const auto& predictions = node.predictions;
+  bool by_prediction = false;
+  if (!predictions.empty()) {
+    by_prediction = !network_->graph().prediction(predictions[0]).spec.energy->zero_at_prediction;
+  }
+  const View view =
+      by_prediction ? network_->prediction_buffer("mu", predictions[0], count) : network_->value(id, count);
+  const std::vector<double> values = network_->arena().read(view);
+  return Eigen::Map<const Rows>(values.data(), count, node.shape.count());
+}
+
+Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& truth) {
+  std::int64_t count = 1;
+  for (const Said& s : said) count = std::max(count, std::int64_t(s.values.rows()));
+  bool clamped_whole = false;
+  for (Said& s : said) {
+    s.values = repeated(s.values, count);
+    s.known = repeated(s.known, count);
+    clamped_whole = clamped_whole || (s.node == read && s.clamped && s.known.size() == 0);
+  }
+  const auto answer_of = [&](std::int64_t rows) -> Rows {
+    if (!clamped_whole) return read_node(read, rows);
+    const auto& predictions = network_->graph().node(read).predictions;
+    PC_CHECK(!predictions.empty(), "query", "node ", network_->graph().node(read).name,
+             " is clamped and nothing predicts it: it cannot answer");
+    const std::vector<double> mu = network_->arena().read(network_->prediction_buffer("mu", predictions[0], rows));
+    return Eigen::Map<const Rows>(mu.data(), rows, network_->graph().node(read).shape.count());
+  };
+  Settled result;
+  result.answer.resize(count, network_->graph().node(read).shape.count());
+  for (std::int64_t first = 0; first < count; first += kChunk) {
+    const std::int64_t rows = std::min(kChunk, count - first);
+    Question question{.count = rows, .given = {}, .relax = relaxation(config_, options_), .threads = threads_};
+    question.schedule = &find_schedule(options_.schedule.empty() ? "pc" : options_.schedule);
+    for (const Said& s : said) {
+      question.given.push_back({s.node, list_of(s.values.middleRows(first, rows)),
+                                s.known.size() > 0 ? list_of(s.known.middleRows(first, rows)) : std::vector<double>{},
+                                s.clamped});
+    }
+    // The error is looked at often enough for a curve, and no oftener: it comes from the device.
+    const int every = std::max(1, question.relax.steps / 50);
+    std::vector<double> error;
+    Truth here;
+    if (truth.values.size() > 0 && !clamped_whole) {
+      here.values = truth.values.middleRows(first, rows);
+      if (truth.where.size() > 0) here.where = truth.where.middleRows(first, rows);
+      question.watch = [&](int step) {
+        if ((step + 1) % every == 0) error.push_back(errors(answer_of(rows), here).sum() / double(count));
+      };
+    }
+    const Answer answer = ask(*network_, question);
+    result.answer.middleRows(first, rows) = answer_of(rows);
+    const auto add = [&](std::vector<double>& sum, const std::vector<double>& more, double weight) {
+      if (sum.size() < more.size()) sum.resize(more.size(), 0.0);
+      for (std::size_t i = 0; i < more.size(); ++i) sum[i] += weight * more[i];
+    };
+    add(result.energy, answer.energy, double(rows) / double(count));
+    add(result.error, error, 1);
+    result.steps = std::max(result.steps, answer.steps);
+  }
+  return result;
+}
+
+/// Shows the answer again, `repeat` times, as what is asked: where entries are known they stay. A node that is read as
+/// it is clamped must be shown whole.
+Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& truth, int repeat) {
+  Said shown = said;
+  Settled settled;
+  const bool fills = read != said.node && said.known.size() > 0;
+  for (int i = 0; i < repeat; ++i) {
+    std::vector<Said> all = asked_for();
+    all.push_back(shown);
+    if (fills) all.back().known = {};
+    Settled next = settle(all, read, i + 1 == repeat ? truth : Truth{});
+    next.energy.insert(next.energy.begin(), settled.energy.begin(), settled.energy.end());
+    next.steps += settled.steps;
+    settled = std::move(next);
+    if (fills) settled.answer = (said.known.array() != 0).select(said.values, settled.answer);
+    shown.values = settled.answer;
+  }
+  return settled;
+}
+
+// --- what is said on the command line ---
+
+Rows Query::values_of(const std::string& what, NodeId id) {
+  const Node& node = network_->graph().node(id);
+  const std::int64_t width = node.shape.count();
+  const std::size_t colon = what.find(':');
+  const std::string kind = what.substr(0, colon), rest = colon == std::string::npos ? "" : what.substr(colon + 1);
+  if (kind == "index") {
+    const std::vector<std::int64_t> list = range(rest, "index");
+    const Part& from = part("test");
+    if (id == label_) return labels(from, list.front(), std::ssize(list));
+    PC_CHECK(width == feed_.size(), "query", "node ", node.name, " has shape ", node.shape.text(),
+             ", but an example has ", feed_.size(), " values");
+    return examples(from, list.front(), std::ssize(list));
+  }
+  if (kind == "class") {
+    PC_CHECK(id == label_, "query", "class:N says something of the node of the labels, not of ", node.name);
+    return one_hot(rest == "all" ? range("0-" + std::to_string(width - 1), "class") : range(rest, "class"), width,
+                   config_.classify);
+  }
+  if (kind == "value") {
+    const Names words = split(rest, ',');
+    PC_CHECK(words.size() == 1 || std::ssize(words) == width, "query", "node ", node.name, " has ", width,
+             " entries; value: takes one number for all, or so many");
+    Rows row(1, width);
+    for (std::int64_t i = 0; i < width; ++i) {
+      row(0, i) = number(words[words.size() == 1 ? 0 : static_cast<std::size_t>(i)], "value");
+    }
+    return row;
+  }
+  const std::filesystem::path file = what;
+  PC_CHECK(file.extension() == ".png" || file.extension() == ".npy", "query", "\"", what, "\" is neither index:N, ",
+           "class:N, value:V, nor a .png or .npy file");
+  Rows row(1, width);
+  if (file.extension() == ".npy") {
+    return rows_of(read_npy(file), width);
+  }
+  PC_CHECK(width == feed_.size() && draws(), "query", "a picture fits a node as large as an example, not ", node.name);
+  const Picture picture = read_png(file, shape_[0]);
+  PC_CHECK(picture.height == shape_[1] && picture.width == shape_[2], "query", file.string(), " is ", picture.width,
+           " x ", picture.height, " pixels; the run has learned ", shape_[2], " x ", shape_[1]);
+  const std::int64_t pixels = shape_[1] * shape_[2];
+  for (std::int64_t i = 0; i < width; ++i) {
+    const auto byte = picture.bytes[static_cast<std::size_t>(i % pixels * shape_[0] + i / pixels)];
+    row(0, i) = double(byte) / 255.0 / unit_[i] + shift_[i];
+  }
+  return row;
+}
+
+Query::Said Query::parse(const std::string& text, bool clamped) {
+  const std::size_t equals = text.find('=');
+  PC_CHECK(equals != std::string::npos, "query", "\"", text, "\" should be NODE=WHAT, as in label=class:3");
+  const NodeId node = network_->graph().find(text.substr(0, equals));
+  return {node, values_of(text.substr(equals + 1), node), {}, clamped};
+}
+
+/// What the options clamp, start and intervene at.
+std::vector<Query::Said> Query::asked_for() {
+  std::vector<Said> all;
+  for (const std::string& text : options_.clamp) all.push_back(parse(text, true));
+  for (const std::string& text : options_.intervene) all.push_back(parse(text, true));
+  for (const std::string& text : options_.start) all.push_back(parse(text, false));
+  return all;
+}
+
+// --- tasks ---
+
+void Query::add_settled(QueryResult& result, const Settled& settled) const {
+  result.energy = settled.energy;
+  result.error = settled.error;
+  result.steps = settled.steps;
+}
+
+/// What the small nodes hold now; of the label also which class it is.
+void Query::add_answers(QueryResult& result, std::int64_t count) {
+  constexpr std::int64_t kSmall = 32;
+  for (NodeId v = 0; v < network_->graph().node_count(); ++v) {
+    if (network_->graph().node(v).shape.count() > kSmall || count > kChunk) continue;
+    result.values.push_back({network_->graph().node(v).name, read_node(v, count)});
+  }
+}
+
+/// The part of the labels, settled just now, that are largest where they should be.
+double Query::label_accuracy(const Rows& wanted) {
+  const Rows answer = read_node(label_, wanted.rows());
+  std::int64_t right = 0;
+  for (std::int64_t i = 0; i < wanted.rows(); ++i) {
+    Eigen::Index a = 0, b = 0;
+    answer.row(i).maxCoeff(&a);
+    wanted.row(i).maxCoeff(&b);
+    right += a == b ? 1 : 0;
+  }
+  return double(right) / double(wanted.rows());
+}
+
+/// Image clamped, label free. With --intervene it tells what a node is good for.
+QueryResult Query::classify() {
+  static_cast<void>(need_label());
+  const Part& from = part("test");
+  const std::int64_t count =
+      std::min({options_.count > 0 ? options_.count : kChunk, from.count - options_.first, kChunk});
+  const Rows images = examples(from, options_.first, count);
+  std::vector<Said> said = asked_for();
+  said.push_back({image_, images, {}, true});
+  const Settled settled = settle(said, label_);
+  QueryResult result{.task = "classify", .about = "image clamped, label free"};
+  result.measured = {{"label_accuracy", label_accuracy(labels(from, options_.first, count))}};
+  result.strips = {{"image", images}};
+  result.values = {{"label", settled.answer}};
+  add_settled(result, settled);
+  return result;
+}
+
+/// Whatever the options say is given; everything else settles.
+QueryResult Query::ask_freely() {
+  const std::vector<Said> said = asked_for();
+  PC_CHECK(!said.empty(), "query", "nothing is said; give --clamp, --start or --intervene NODE=WHAT, or name a task");
+  const Settled settled = settle(said, image_);
+  QueryResult result{.task = "ask", .about = "what is given stays, everything else settles"};
+  for (const Said& s : said) {
+    if (s.node == image_) result.strips.push_back({s.clamped ? "clamped" : "start", s.values});
+  }
+  result.strips.push_back({"answer", settled.answer});
+  add_settled(result, settled);
+  add_answers(result, settled.answer.rows());
+  return result;
+}
+
+/// Label clamped, image free. An image agrees with its label where the nearest of the classes' mean images is its own.
+QueryResult Query::generate() {
+  const NodeId label = need_label();
+  const std::int64_t classes = feed_.classes(), each = std::max<std::int64_t>(options_.count, 1);
+  std::vector<std::int64_t> wanted;
+  for (std::int64_t i = 0; i < classes * each; ++i) wanted.push_back(i % classes);
+  std::vector<Said> said = asked_for();
+  said.push_back({label, one_hot(wanted, network_->graph().node(label).shape.count(), config_.classify), {}, true});
+  const Settled settled = settle(said, image_);
+  const Eigen::MatrixXd means = class_means();
+  std::int64_t agree = 0;
+  double distance = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const Eigen::RowVectorXd one = settled.answer.row(static_cast<std::int64_t>(i));
+    Eigen::Index nearest = 0;
+    ((means.topRows(classes).rowwise() - one) * unit_.asDiagonal()).rowwise().squaredNorm().minCoeff(&nearest);
+    agree += nearest == wanted[i] ? 1 : 0;
+    distance += ((one - means.row(wanted[i])) * unit_.asDiagonal()).squaredNorm() / double(one.size());
+  }
+  QueryResult result{.task = "generate", .about = "label clamped, image free; one column a class"};
+  result.measured = {{"nearest_class_mean_is_the_label", double(agree) / double(wanted.size())},
+                     {"error_from_class_mean", distance / double(wanted.size())}};
+  for (std::int64_t i = 0; i < each; ++i)
+    result.strips.push_back({"answer", settled.answer.middleRows(i * classes, classes)});
+  result.strips.push_back({"class means", means.topRows(classes)});
+  add_settled(result, settled);
+  return result;
+}
+
+/// A part of the image clamped, the rest free; the label too, unless --with-label.
+QueryResult Query::complete() {
+  const Part& from = part("test");
+  const std::int64_t count = std::min(options_.count > 0 ? options_.count : 100, from.count - options_.first);
+  const Rows originals = examples(from, options_.first, count);
+  Rows known =
+      known_part(options_.hide.empty() ? (options_.keep.empty() ? "top" : options_.keep) : options_.hide, count);
+  if (!options_.hide.empty()) known = 1 - known.array();
+  const Eigen::RowVectorXd mean = class_means().bottomRows(1);
+  const Rows means = mean.replicate(count, 1);
+  std::vector<Said> said = asked_for();
+  said.push_back({image_, originals, known, true});
+  if (options_.with_label) said.push_back({need_label(), labels(from, options_.first, count), {}, true});
+  const Truth truth{originals, 1 - known.array()};
+  const Settled settled = settle(said, image_, truth);
+  QueryResult result{.task = "complete", .about = "a part of the image clamped, the rest free; errors over the rest"};
+  result.measured = {{"error", errors(settled.answer, truth).mean()},
+                     {"error_of_mean_image", errors(means, truth).mean()}};
+  if (label_ >= 0 && !options_.with_label && count <= kChunk) {
+    result.measured.push_back({"label_accuracy", label_accuracy(labels(from, options_.first, count))});
+  }
+  const Rows query = (known.array() != 0).select(originals, shift_.transpose().replicate(count, 1));
+  result.strips = {{"original", originals}, {"query", query}, {"answer", settled.answer}};
+  add_settled(result, settled);
+  return result;
+}
+
+/// A noisy image is where relaxation starts, or what the image is seen as.
+QueryResult Query::denoise() {
+  static const Names kWays = {"start", "precision"};
+  PC_CHECK(std::find(kWays.begin(), kWays.end(), options_.by) != kWays.end(), "query", "--by is start or precision",
+           did_you_mean(options_.by, kWays));
+  const Part& from = part("test");
+  const std::int64_t count = std::min(options_.count > 0 ? options_.count : 100, from.count - options_.first);
+  const Rows originals = examples(from, options_.first, count);
+  const double variance = options_.noise.value_or(0.1);
+  const Rows query = noisy(originals, variance);
+  std::vector<Said> said = asked_for();
+  if (options_.by == "start") {
+    said.push_back({image_, query, {}, false});
+  } else {
+    const NodeId seen = network_->graph().find(network_->graph().node(image_).name + ".seen");
+    said.push_back({seen, query, {}, true});
+  }
+  const Truth truth{originals, {}};
+  const Settled settled = settle(said, image_, truth);
+  const Rows means = class_means().bottomRows(1).replicate(count, 1);
+  QueryResult result{.task = "denoise",
+                     .about = options_.by == "start" ? "starts from the noisy image, and everything is free"
+                                                     : "the noisy image is clamped, and predicted by the image"};
+  result.measured = {{"error", errors(settled.answer, truth).mean()},
+                     {"error_of_query", errors(query, truth).mean()},
+                     {"error_of_mean_image", errors(means, truth).mean()}};
+  result.strips = {{"original", originals}, {"query", query}, {"answer", settled.answer}};
+  add_settled(result, settled);
+  return result;
+}
+
+/// Recall of stored examples from noise and from parts. Success: a mean squared difference below 0.005 from noise, and
+/// below 0.001 over the whole image from a part (Salvatori et al. 2021).
+QueryResult Query::recall() {
+  const Part& from = part("train");
+  const std::int64_t count = std::min(options_.count > 0 ? options_.count : from.count, from.count - options_.first);
+  const Rows stored = examples(from, options_.first, count);
+  const NodeId read = answering();
+  const Truth truth{stored, {}};
+  QueryResult result{.task = "recall", .about = "stored examples, from noise and from parts of them"};
+  struct Cue {
+    std::string name;
+    double noise;  // variance; below 0: a part is known
+    double success;
+  };
+  std::vector<Cue> cues;
+  if (options_.noise || options_.keep.empty()) {
+    cues.push_back({"noise", options_.noise.value_or(0.2), options_.threshold.value_or(0.005)});
+  }
+  const Names parts =
+      options_.keep.empty() ? (options_.noise ? Names{} : Names{"half", "quarter", "eighth"}) : Names{options_.keep};
+  for (const std::string& name : parts) cues.push_back({name, -1, options_.threshold.value_or(0.001)});
+  for (const Cue& cue : cues) {
+    Said said{image_, stored, {}, true};
+    if (cue.noise >= 0) {
+      said.values = noisy(stored, cue.noise);
+    } else {
+      said.known = known_part(cue.name, count);
+      said.values = (said.known.array() != 0).select(stored, shift_.transpose().replicate(count, 1));
+    }
+    // A part settles in one go where the node itself is read; else the answer is shown again until it stands.
+    const int repeat = cue.noise < 0 && read == image_ ? 1 : options_.repeat > 0 ? options_.repeat : 30;
+    const Settled settled = settle_again(said, read, truth, repeat);
+    const VectorXd error = errors(settled.answer, truth);
+    const auto recalled = (error.array() < cue.success).count();
+    result.measured.push_back({cue.name + "/recalled", double(recalled) / double(count)});
+    result.measured.push_back({cue.name + "/error", error.mean()});
+    result.measured.push_back({cue.name + "/median_error", [&] {
+                                 std::vector<double> sorted(error.data(), error.data() + error.size());
+                                 std::sort(sorted.begin(), sorted.end());
+                                 return sorted[sorted.size() / 2];
+                               }()});
+    if (options_.baselines) recall_baselines(result, cue.name, stored, said, cue.success);
+    if (result.strips.empty()) result.strips.push_back({"stored", stored});
+    result.strips.push_back({cue.name, said.values});
+    result.strips.push_back({cue.name + " answer", settled.answer});
+    add_settled(result, settled);
+  }
+  return result;
+}
+
+/// Hopfield networks on the same images and cues. The classical one stores signs about the middle grey, and is held to
+/// them: recalled is what has no sign wrong. Of the modern one the best inverse temperature is shown.
+void Query::recall_baselines(QueryResult& result, const std::string& name, const Rows& stored, const Said& cue,
+                             double threshold) const {
+  const auto to_unit = [&](const Rows& rows) -> Rows {
+    return (rows.rowwise() - shift_.transpose()) * unit_.asDiagonal();
+  };
+  const Rows patterns = to_unit(stored), queries = to_unit(cue.values);
+  const Rows signs = (patterns.array() < 0.5).select(Rows::Constant(patterns.rows(), patterns.cols(), -1.0), 1.0);
+  constexpr int kSweeps = 50;
+  Rows centred = queries.array() - 0.5;
+  if (cue.known.size() > 0) centred = centred.cwiseProduct(cue.known);  // what is unknown says nothing
+  const Rows classical = hopfield_recall(signs, centred, cue.known, kSweeps);
+  const auto right = (classical - signs).rowwise().squaredNorm().array() == 0;
+  result.measured.push_back({name + "/hopfield/recalled", double(right.count()) / double(stored.rows())});
+  double best = -1, error = 0, beta = 0;
+  for (const double b : {0.01, 0.1, 1.0, 10.0, 100.0, 1000.0}) {
+    const Rows answer = modern_hopfield_recall(patterns, queries, cue.known, b, kSweeps);
+    const VectorXd distance = (answer - patterns).rowwise().squaredNorm() / double(patterns.cols());
+    const double recalled = double((distance.array() < threshold).count()) / double(stored.rows());
+    if (recalled > best) best = recalled, error = distance.mean(), beta = b;
+  }
+  result.measured.push_back({name + "/modern_hopfield/recalled", best});
+  result.measured.push_back({name + "/modern_hopfield/error", error});
+  result.measured.push_back({name + "/modern_hopfield/beta", beta});
+}
+
+/// A sequence from its first picture: each answer is what comes before the next.
+QueryResult Query::replay() {
+  PC_CHECK(config_.examples && config_.examples->next, "query", "replay needs a run of the task sequence");
+  const NodeId next = network_->graph().find(config_.examples->target);
+  const Part& from = part("train");
+  const std::int64_t count = from.count;
+  const Rows stored = examples(from, 0, count);
+  Rows after(count, stored.cols());
+  after << stored.bottomRows(count - 1), stored.topRows(1);
+  const auto to_unit = [&](const Rows& rows) -> Rows {
+    return (rows.rowwise() - shift_.transpose()) * unit_.asDiagonal();
+  };
+  QueryResult result{.task = "replay", .about = "the whole sequence from its first picture, each answer shown next"};
+  Rows now = options_.noise ? noisy(stored.topRows(1), *options_.noise) : Rows(stored.topRows(1));
+  const Rows start = to_unit(now);
+  Rows replayed(count, stored.cols());
+  for (std::int64_t t = 0; t < count; ++t) {
+    const Settled settled = settle({{image_, now, {}, true}}, next);
+    replayed.row(t) = settled.answer;
+    now = settled.answer;
+    add_settled(result, settled);
+  }
+  const double success = options_.threshold.value_or(0.005);
+  const auto add = [&](const std::string& name, const VectorXd& distance) {
+    result.measured.push_back({name + "/recalled", double((distance.array() < success).count()) / double(count)});
+    result.measured.push_back({name + "/error", distance.mean()});
+  };
+  const VectorXd error = errors(replayed, {after, {}});
+  add("replay", error);
+  result.error = {error.data(), error.data() + error.size()};
+  result.strips = {{"stored", after}, {"replayed", replayed}};
+  if (!options_.baselines) return result;
+
+  const Rows patterns = to_unit(stored), follow = to_unit(after);
+  const auto roll = [&](const Rows& wanted, Rows x, const auto& step) {
+    VectorXd distance(count);
+    for (std::int64_t t = 0; t < count; ++t) {
+      x = step(x);
+      distance[t] = (x - wanted.row(t)).squaredNorm() / double(x.cols());
+    }
+    return distance;
+  };
+  const auto sign = [](const Rows& rows) -> Rows {
+    return (rows.array() < 0.5).select(Rows::Constant(rows.rows(), rows.cols(), -1.0), 1.0);
+  };
+  const Rows signs = sign(patterns), sign_next = sign(follow);
+  // Held to the signs that it stores: in their units an error of 1 is a quarter of all wrong.
+  add("asymmetric_hopfield",
+      roll(sign_next, sign(start), [&](const Rows& x) { return asymmetric_hopfield_next(signs, sign_next, x); }));
+  VectorXd best = VectorXd::Constant(count, INFINITY);
+  for (const double beta : {0.1, 1.0, 10.0, 100.0}) {
+    const VectorXd one =
+        roll(follow, start, [&](const Rows& x) { return modern_asymmetric_next(patterns, follow, x, beta); });
+    if (one.mean() < best.mean()) best = one;
+  }
+  add("modern_asymmetric_hopfield", best);
+  const Eigen::MatrixXd transition = least_squares_transition(patterns, follow);
+  add("least_squares", roll(follow, start, [&](const Rows& x) -> Rows { return x * transition.transpose(); }));
+  return result;
+}
+
+/// Pictures between pictures: their latent values are found, and what lies between them is clamped.
+QueryResult Query::interpolate() {
+  PC_CHECK(!options_.latent.empty(), "query", "interpolate needs --latent NODE, the node to move along");
+  const NodeId latent = network_->graph().find(options_.latent);
+  const Part& from = part("test");
+  const std::int64_t pairs = options_.count > 0 ? options_.count : 5, between = 9;
+  const Rows originals = examples(from, options_.first, 2 * pairs);
+  static_cast<void>(settle({{image_, originals, {}, true}}, image_));
+  const Rows ends = read_node(latent, 2 * pairs);
+  Rows mixed(pairs * between, ends.cols());
+  for (std::int64_t i = 0; i < mixed.rows(); ++i) {
+    const double t = double(i % between) / double(between - 1);
+    const std::int64_t pair = i / between;
+    mixed.row(i) = (1 - t) * ends.row(2 * pair) + t * ends.row(2 * pair + 1);
+  }
+  const Settled settled = settle({{latent, mixed, {}, true}}, image_);
+  QueryResult result{.task = "interpolate", .about = "between two examples, along their latent values"};
+  for (std::int64_t p = 0; p < pairs; ++p) {
+    Rows row(between + 2, originals.cols());
+    row << originals.row(2 * p), settled.answer.middleRows(p * between, between), originals.row(2 * p + 1);
+    result.strips.push_back({"pair " + std::to_string(p), row});
+  }
+  add_settled(result, settled);
+  return result;
+}
+
+/// Langevin dynamics with everything free that is not clamped. `nearest_example` tells how far, in the mean, samples
+/// are from the nearest of 2000 training examples, beside the same for unseen examples.
+QueryResult Query::sample() {
+  const std::int64_t count = options_.count > 0 ? options_.count : 20;
+  const RelaxSpec relax = relaxation(config_, options_);
+  const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
+  PC_CHECK(sgd != nullptr && sgd->temperature > 0, "query",
+           "sample needs a temperature above 0, as --temperature 0.01");
+  std::vector<Said> said = asked_for();
+  const auto is_image = [&](const Said& s) { return s.node == image_; };
+  if (std::none_of(said.begin(), said.end(), is_image)) {
+    said.push_back({image_, Rows::Zero(count, feed_.size()), {}, false});  // so many samples, each from its own noise
+  }
+  const Settled settled = settle(said, image_);
+  const Part& train = feed_.train();
+  const Rows known = examples(train, 0, std::min<std::int64_t>(2000, train.count));
+  const auto nearest = [&](const Rows& rows) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < rows.rows(); ++i) {
+      sum += ((known.rowwise() - rows.row(i)) * unit_.asDiagonal()).rowwise().squaredNorm().minCoeff();
+    }
+    return sum / double(rows.rows() * rows.cols());
+  };
+  QueryResult result{.task = "sample", .about = "Langevin dynamics; everything moves that is not clamped"};
+  result.measured = {{"nearest_example", nearest(settled.answer)},
+                     {"nearest_example_of_unseen",
+                      nearest(examples(feed_.test(), 0, std::min<std::int64_t>(count, feed_.test().count)))}};
+  result.strips = {{"samples", settled.answer}};
+  if (const auto& predictions = network_->graph().node(image_).predictions; !predictions.empty() && count <= kChunk) {
+    const std::vector<double> mu = network_->arena().read(network_->prediction_buffer("mu", predictions[0], count));
+    result.strips.push_back({"predictions of samples", Eigen::Map<const Rows>(mu.data(), count, feed_.size())});
+  }
+  add_settled(result, settled);
+  return result;
+}
+
+QueryResult Query::run() {
+  static const std::pair<const char*, QueryResult (Query::*)()> kTasks[] = {
+      {"ask", &Query::ask_freely},    {"classify", &Query::classify}, {"generate", &Query::generate},
+      {"complete", &Query::complete}, {"denoise", &Query::denoise},   {"recall", &Query::recall},
+      {"replay", &Query::replay},     {"sample", &Query::sample},     {"interpolate", &Query::interpolate}};
+  Names known;
+  for (const auto& [name, task] : kTasks) {
+    if (options_.task == name) return (this->*task)();
+    known.emplace_back(name);
+  }
+  fail("query", "there is no task \"", options_.task, "\"", did_you_mean(options_.task, known));
+}
+
+}  // namespace pc::experiments

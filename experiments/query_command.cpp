@@ -1,0 +1,122 @@
+// pc query: puts a question to a trained run, and leaves pictures and arrays of the answer.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <nlohmann/json.hpp>
+
+#include "experiments/commands.h"
+#include "experiments/query.h"
+#include "pc/h5.h"
+
+namespace pc::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr std::int64_t kColumns = 20;  // of a grid
+
+std::vector<double> list_of(const Rows& rows) { return {rows.data(), rows.data() + rows.size()}; }
+
+void draw(const fs::path& file, const Query& query, const QueryResult& result) {
+  std::vector<std::vector<Picture>> rows;
+  for (const Strip& strip : result.strips) {
+    rows.emplace_back();
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(kColumns, strip.values.rows()); ++i) {
+      rows.back().push_back(query.picture(strip.values.row(i)));
+    }
+  }
+  constexpr std::int64_t kSmall = 40;  // pixels a side that are shown twice as large
+  write_png(file, grid(rows, rows[0][0].width <= kSmall ? 2 : 1));
+}
+
+void write_h5(const fs::path& path, const QueryResult& result, const std::string& command) {
+  H5Writer file(path);
+  file.attribute("format", "pc-query");
+  file.attribute("task", result.task);
+  file.write_text("about", command, "what was asked");
+  for (const QueryMeasure& m : result.measured) file.write_scalar("measured/" + m.name, m.value, "in units of 0..1");
+  if (!result.energy.empty()) {
+    file.write("steps/energy", result.energy, "per sample, before each step and at the end");
+  }
+  if (!result.error.empty()) file.write("steps/error", result.error, "mean squared difference from what was asked for");
+  const auto write = [&](const std::string& group, const std::vector<Strip>& strips, const char* about) {
+    for (std::size_t i = 0; i < strips.size(); ++i) {
+      const Rows& rows = strips[i].values;
+      std::string name = group + strips[i].name;
+      for (std::size_t j = 0; j < i; ++j) {
+        if (strips[j].name == strips[i].name) name = group + strips[i].name + "-" + std::to_string(i);
+      }
+      const std::vector<float> values(rows.data(), rows.data() + rows.size());
+      file.write(name, H5Dims{rows.rows(), rows.cols()}, values, about, true);
+    }
+  };
+  write("pictures/", result.strips, "[sample, entry] in the network's units");
+  write("values/", result.values, "[sample, entry] of a small node");
+  file.commit();
+}
+
+Json as_json(const QueryResult& result) {
+  Json out;
+  out["task"] = result.task;
+  out["steps"] = result.steps;
+  if (!result.energy.empty()) out["energy"] = {{"start", result.energy.front()}, {"end", result.energy.back()}};
+  for (const QueryMeasure& m : result.measured) out["measured"][m.name] = m.value;
+  for (const Strip& strip : result.values) {
+    if (strip.values.rows() > kColumns) continue;
+    Json rows = Json::array();
+    for (std::int64_t i = 0; i < strip.values.rows(); ++i) rows.push_back(list_of(strip.values.row(i)));
+    out["values"][strip.name] = rows;
+  }
+  return out;
+}
+
+}  // namespace
+
+int query_command(const QueryOptions& options, const Common& common) {
+  const Config config = read_config(saved_config(options.run, "query"), options.overrides);
+  require_data_task(config, "query");
+  const fs::path from = trained_weights(options.run, config.learn.select_best);
+  const fs::path stem = options.out.empty() ? options.run / ("query-" + options.task) : options.out;
+  const ExecContext where(config.device);
+  Query query(config, options, from, where);
+  const QueryResult result = query.run();
+
+  Json out = as_json(result);
+  out["run"] = options.run.string();
+  out["checkpoint"] = from.string();
+  const fs::path arrays = stem.string() + ".h5", picture = stem.string() + ".png";
+  write_h5(arrays, result, result.about);
+  out["arrays"] = arrays.string();
+  if (query.draws() && !result.strips.empty()) {
+    draw(picture, query, result);
+    out["picture"] = picture.string();
+  }
+  if (common.json) {
+    fmt::print("{}\n", out.dump());
+    return 0;
+  }
+  fmt::print("{}: {}\n", result.task, result.about);
+  if (!result.energy.empty()) {
+    fmt::print("{} steps, energy {:.5g} -> {:.5g}\n", result.steps, result.energy.front(), result.energy.back());
+  }
+  for (const QueryMeasure& m : result.measured) fmt::print("  {:<40} {:.5g}\n", m.name, m.value);
+  for (const Strip& strip : result.values) {
+    if (strip.values.rows() > kColumns) continue;
+    fmt::print("  {}\n", strip.name);
+    for (std::int64_t i = 0; i < strip.values.rows(); ++i) {
+      std::string row;
+      for (std::int64_t j = 0; j < strip.values.cols(); ++j) row += fmt::format(" {:7.3f}", strip.values(i, j));
+      fmt::print("   {}\n", row);
+    }
+  }
+  if (out.contains("picture")) {
+    std::string rows;
+    for (const Strip& strip : result.strips) rows += (rows.empty() ? "" : ", ") + strip.name;
+    fmt::print("{}  (rows: {})\n", picture.string(), rows);
+  }
+  fmt::print("{}\n", arrays.string());
+  return 0;
+}
+
+}  // namespace pc::experiments

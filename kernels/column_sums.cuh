@@ -1,0 +1,56 @@
+// Sums over the rows of a matrix, one for each column, in an order that depends on sizes alone.
+#pragma once
+
+#include "kernels/launch.cuh"
+
+namespace pc::cu {
+
+constexpr int kTileCols = 32, kTileRows = 32;
+
+/// A block does kTileCols columns of one slice of the rows: thread (i, j) adds rows j, j + kTileRows, ..., then the
+/// parts are added in order. out [slices, cols].
+template <class T, class Term>
+__global__ void __launch_bounds__(kTileCols* kTileRows)
+    column_sums_kernel(std::int64_t rows, std::int64_t cols, std::int64_t slice, Term term, T* out, bool add) {
+  __shared__ T parts[kTileRows][kTileCols];
+  const std::int64_t col = std::int64_t{blockIdx.x} * kTileCols + threadIdx.x;
+  const std::int64_t first = blockIdx.y * slice, last = first + slice < rows ? first + slice : rows;
+  T part = 0;
+  if (col < cols) {
+#pragma unroll 4
+    for (std::int64_t row = first + threadIdx.y; row < last; row += kTileRows) part += term(row, col);
+  }
+  parts[threadIdx.y][threadIdx.x] = part;
+  __syncthreads();
+  if (threadIdx.y != 0 || col >= cols) return;
+  for (int i = 1; i < kTileRows; ++i) part += parts[i][threadIdx.x];
+  store(out[blockIdx.y * cols + col], part, add);
+}
+
+constexpr std::int64_t kSliceRows = 1024;
+
+/// Slices that the rows of a tall matrix are cut into.
+constexpr std::int64_t slices(std::int64_t rows) {
+  return rows <= 2 * kSliceRows ? 1 : (rows + kSliceRows - 1) / kSliceRows;
+}
+
+/// out[col] (=|+=) sum over the rows of term(row, col). Takes slices(rows) * cols entries of scratch memory, at
+/// `parts`.
+template <class T, class Term>
+void column_sums(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Term term, T* out, bool add, T* parts) {
+  if (cols == 0) return;
+  const auto across = static_cast<unsigned>((cols + kTileCols - 1) / kTileCols);
+  const dim3 block(kTileCols, kTileRows);
+  const std::int64_t n = slices(rows);
+  if (n == 1) {
+    column_sums_kernel<T><<<across, block, 0, stream>>>(rows, cols, rows, term, out, add);
+  } else {
+    column_sums_kernel<T>
+        <<<dim3(across, static_cast<unsigned>(n)), block, 0, stream>>>(rows, cols, kSliceRows, term, parts, false);
+    PC_CUDA_CHECK(cudaGetLastError());
+    column_sums_kernel<T><<<across, block, 0, stream>>>(n, cols, n, Matrix<T>{parts, cols}, out, add);
+  }
+  PC_CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace pc::cu

@@ -1,0 +1,216 @@
+// Patches of as many samples as the scratch memory holds are laid out as one matrix and multiplied by gemm.
+#include <algorithm>
+#include <cstddef>
+
+#include "kernels/conv.h"
+#include "kernels/gemm.h"
+#include "kernels/launch.cuh"
+
+namespace pc::kernels {
+namespace {
+
+/// V neighbouring channels, read and written at once.
+template <class T, int V>
+struct alignas(sizeof(T) * V) Pack {
+  T v[V];
+};
+
+/// patches [samples * positions, places * group] of the `group` channels that `image` points at.
+template <class T, int V>
+void lay_out(const BasicWindow<int>& window, int group, const T* image, std::int64_t image_ld, std::int64_t samples,
+             T* patches, cudaStream_t stream) {
+  using P = Pack<T, V>;
+  const int depth = window.places() * group, out_width = window.out_width();
+  const auto positions = unsigned(window.positions());
+  cu::each_entry(samples * positions, depth / V, stream,
+                 [=, w = window] __device__(std::int64_t row, std::int64_t col) {
+                   const unsigned sample = unsigned(row) / positions;
+                   const int position = int(unsigned(row) % positions), entry = int(col) * V;
+                   const int place = entry / group, channel = entry % group;
+                   const int y = w.at(position / out_width, place / w.kernel_w);
+                   const int x = w.at(position % out_width, place % w.kernel_w);
+                   P value{};
+                   if (w.inside(y, x)) {
+                     value = *reinterpret_cast<const P*>(image + sample * image_ld +
+                                                         std::int64_t{y * w.width + x} * w.channels + channel);
+                   }
+                   *reinterpret_cast<P*>(patches + row * depth + entry) = value;
+                 });
+}
+
+/// Each entry of the image (of one group) gets the sum of the patches' entries that it was in, place by place.
+template <class T, int V>
+void gather_back(const BasicWindow<int>& window, int group, const T* patches, std::int64_t samples, T* image,
+                 std::int64_t image_ld, bool add, cudaStream_t stream) {
+  using P = Pack<T, V>;
+  const int depth = window.places() * group, out_height = window.out_height(), out_width = window.out_width();
+  const auto places = unsigned(window.height * window.width);
+  cu::each_entry(samples * places, group / V, stream, [=, w = window] __device__(std::int64_t row, std::int64_t col) {
+    const unsigned sample = unsigned(row) / places;
+    const int at = int(unsigned(row) % places), channel = int(col) * V;
+    const T* from = patches + std::int64_t{sample} * out_height * out_width * depth + channel;
+    P total{};
+    w.each_over(at / w.width, w.kernel_h, out_height, [&](int ky, int out_y) {
+      w.each_over(at % w.width, w.kernel_w, out_width, [&](int kx, int out_x) {
+        const std::int64_t position = out_y * out_width + out_x;
+        const P entry = *reinterpret_cast<const P*>(from + position * depth + (ky * w.kernel_w + kx) * group);
+        for (int i = 0; i < V; ++i) total.v[i] += entry.v[i];
+      });
+    });
+    P& to = *reinterpret_cast<P*>(image + sample * image_ld + std::int64_t{at} * w.channels + channel);
+    for (int i = 0; i < V; ++i) cu::store(to.v[i], total.v[i], add);
+  });
+}
+
+template <class T>
+constexpr int kWidest = 16 / sizeof(T);
+
+/// Whether images can be read kWidest channels at a time.
+template <class T>
+bool wide(const ConvShape& s, const View& images) {
+  const auto address = reinterpret_cast<std::uintptr_t>(images.data);
+  return s.window.channels % kWidest<T> == 0 && s.in_group() % kWidest<T> == 0 && images.ld() % kWidest<T> == 0 &&
+         address % 16 == 0;
+}
+
+/// One convolution on the device: how many samples go together, and their matrices.
+template <class T>
+class Worker {
+ public:
+  Worker(const ConvShape& shape, const View& images, const View& results, CudaContext& context)
+      : shape_(shape), images_(images), results_(results), context_(context), plain_(shape.window.is_identity()) {
+    const auto sample = static_cast<std::size_t>(shape.window.positions() * shape.depth()) * sizeof(T);
+    const bool packed = images.ld() == images.cols() && results.ld() == results.cols();
+    constexpr std::size_t kScratch = CudaContext::kScratch;
+    together_ = !packed ? 1 : plain_ ? images.rows() : std::max<std::int64_t>(1, std::int64_t(kScratch / sample));
+    together_ = std::min(together_, images.rows());
+    if (!plain_) patches_ = static_cast<T*>(context.scratch(sample * static_cast<std::size_t>(together_)));
+  }
+
+  /// body(first sample, samples) for all of them.
+  template <class Body>
+  void each_chunk(Body&& body) const {
+    for (std::int64_t first = 0; first < images_.rows(); first += together_) {
+      body(first, std::min(together_, images_.rows() - first));
+    }
+  }
+
+  /// Patches of one group of some samples as a matrix [samples * positions, depth].
+  [[nodiscard]] View patches(std::int64_t first, std::int64_t samples, std::int64_t group) const {
+    if (plain_) return plain(first, samples, group);
+    const T* from = images_.row<T>(first) + group * shape_.in_group();
+    const auto window = shape_.window.narrow();
+    const int n = int(shape_.in_group());
+    if (wide<T>(shape_, images_)) {
+      lay_out<T, kWidest<T>>(window, n, from, images_.ld(), samples, patches_, context_.stream);
+    } else {
+      lay_out<T, 1>(window, n, from, images_.ld(), samples, patches_, context_.stream);
+    }
+    return room(samples);
+  }
+  /// The same memory, to be written: where plain, the images themselves.
+  [[nodiscard]] View target(std::int64_t first, std::int64_t samples, std::int64_t group) const {
+    return plain_ ? plain(first, samples, group) : room(samples);
+  }
+  /// Brings what was written there to the images.
+  void bring_back(std::int64_t first, std::int64_t samples, std::int64_t group, bool add) const {
+    if (plain_) return;
+    T* to = images_.row<T>(first) + group * shape_.in_group();
+    const auto window = shape_.window.narrow();
+    const int n = int(shape_.in_group());
+    if (wide<T>(shape_, images_)) {
+      gather_back<T, kWidest<T>>(window, n, patches_, samples, to, images_.ld(), add, context_.stream);
+    } else {
+      gather_back<T, 1>(window, n, patches_, samples, to, images_.ld(), add, context_.stream);
+    }
+  }
+  [[nodiscard]] bool plain() const { return plain_; }
+
+  /// Results of one group of some samples, [samples * positions, channels of the group].
+  [[nodiscard]] View results(std::int64_t first, std::int64_t samples, std::int64_t group) const {
+    return matrix(results_, first, samples, shape_.window.positions(), shape_.out_channels, group * shape_.out_group(),
+                  shape_.out_group());
+  }
+  [[nodiscard]] View filters(const View& w, std::int64_t group) const {
+    View part = w;
+    part.data = w.row<T>(group * shape_.out_group());
+    part.shape = Shape{shape_.out_group(), w.cols()};
+    part.stride = w.ld();
+    return part;
+  }
+
+ private:
+  static View matrix(const View& v, std::int64_t first, std::int64_t samples, std::int64_t places,
+                     std::int64_t channels, std::int64_t from, std::int64_t n) {
+    return {v.row<T>(first) + from, {samples * places, n}, v.dtype, Device::cuda, channels};
+  }
+  [[nodiscard]] View plain(std::int64_t first, std::int64_t samples, std::int64_t group) const {
+    return matrix(images_, first, samples, shape_.window.positions(), shape_.window.channels, group * shape_.in_group(),
+                  shape_.in_group());
+  }
+  [[nodiscard]] View room(std::int64_t samples) const {
+    return {patches_, {samples * shape_.window.positions(), shape_.depth()}, images_.dtype, Device::cuda, 0};
+  }
+
+  const ConvShape& shape_;
+  const View &images_, &results_;
+  CudaContext& context_;
+  bool plain_;
+  std::int64_t together_;
+  T* patches_ = nullptr;
+};
+
+constexpr double beta(bool add) { return add ? 1.0 : 0.0; }
+
+}  // namespace
+
+void conv_cuda(const ConvArgs& c, CudaContext& context) {
+  with_float(c.y.dtype, [&]<class T>(T) {
+    const Worker<T> worker(c.shape, c.x, c.y, context);
+    worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
+      for (std::int64_t g = 0; g < c.shape.groups; ++g) {
+        gemm_cuda({.a = worker.patches(first, samples, g),
+                   .b = worker.filters(c.w, g),
+                   .c = worker.results(first, samples, g),
+                   .trans_b = Trans::yes,
+                   .beta = beta(c.write == Write::add)},
+                  context);
+      }
+    });
+  });
+}
+
+void conv_pullback_cuda(const ConvPullbackArgs& c, CudaContext& context) {
+  with_float(c.dx.dtype, [&]<class T>(T) {
+    const Worker<T> worker(c.shape, c.dx, c.dy, context);
+    const bool add = c.write == Write::add;
+    worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
+      for (std::int64_t g = 0; g < c.shape.groups; ++g) {
+        gemm_cuda({.a = worker.results(first, samples, g),
+                   .b = worker.filters(c.w, g),
+                   .c = worker.target(first, samples, g),
+                   .beta = beta(add && worker.plain())},
+                  context);
+        worker.bring_back(first, samples, g, add);
+      }
+    });
+  });
+}
+
+void conv_weight_cuda(const ConvWeightArgs& c, CudaContext& context) {
+  with_float(c.dw.dtype, [&]<class T>(T) {
+    const Worker<T> worker(c.shape, c.x, c.dy, context);
+    worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
+      for (std::int64_t g = 0; g < c.shape.groups; ++g) {
+        gemm_cuda({.a = worker.results(first, samples, g),
+                   .b = worker.patches(first, samples, g),
+                   .c = worker.filters(c.dw, g),
+                   .trans_a = Trans::yes,
+                   .beta = beta(first > 0 || c.write == Write::add)},
+                  context);
+      }
+    });
+  });
+}
+
+}  // namespace pc::kernels

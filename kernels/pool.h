@@ -1,0 +1,116 @@
+// What a window sees of an image [height, width, channels], channel by channel: its largest entry, or a multiple of the
+// sum (the padding counts as zeros), and the adjoints. Sums with other windows are what averaging, upsampling and
+// padding are made of.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/kernel.h"
+#include "kernels/window.h"
+#include "kernels/write.h"
+
+namespace pc::kernels {
+
+enum class Pooling : std::uint8_t { sum, max };
+
+/// y (=|+=) by * sum, or the largest, of x over the window. x [batch, height * width * channels], y [batch, positions *
+/// channels]. The padding is never the largest; NaN is.
+struct PoolArgs {
+  View x, y;
+  Window window;
+  Pooling pooling = Pooling::sum;
+  double by = 1;  // of sums
+  Write write = Write::set;
+
+  void check() const { check("pool", x, y, window, pooling); }
+  static void check(const char* who, const View& x, const View& y, const Window& w, Pooling pooling) {
+    w.check(who);
+    PC_CHECK(x.rows() == y.rows() && x.cols() == w.image_count() && y.cols() == w.positions() * w.channels, who,
+             "images ", x.shape.text(), " do not fit ", y.shape.text());
+    PC_CHECK(x.dtype == y.dtype, who, "dtypes differ");
+    PC_CHECK(pooling != Pooling::max || (w.padding <= w.dilation * (std::min(w.kernel_h, w.kernel_w) - 1)), who,
+             "with padding ", w.padding, " a window of ", w.kernel_h, " x ", w.kernel_w,
+             " may see nothing of the image");
+    with_float(y.dtype, [](auto) {});
+  }
+  void touches(Touches& t) const { t.read(x).write(y); }
+  [[nodiscard]] double flops() const { return static_cast<double>(y.count() * window.places()); }
+};
+
+/// dx (=|+=) the adjoint of PoolArgs at x: each entry of dy goes to the entries that it came from; of a largest entry
+/// to the first that is as large. x is read for `max` alone.
+struct PoolPullbackArgs {
+  View x, dy, dx;
+  Window window;
+  Pooling pooling = Pooling::sum;
+  double by = 1;
+  Write write = Write::set;
+
+  void check() const {
+    PoolArgs::check("pool_pullback", dx, dy, window, pooling);
+    if (pooling == Pooling::max) check_alike("pool_pullback", x, dx);
+  }
+  void touches(Touches& t) const {
+    if (pooling == Pooling::max) t.read(x);
+    t.read(dy).write(dx);
+  }
+  [[nodiscard]] double flops() const { return static_cast<double>(dy.count() * window.places()); }
+};
+
+/// Row * width + column of the largest entry that the window at (out_y, out_x) sees of one channel; `image` points at
+/// the first entry of that channel.
+template <class T, class Int>
+PC_HD Int place_of_largest(const BasicWindow<Int>& w, const T* image, Int out_y, Int out_x) {
+  Int best = -1;
+  T top = 0;
+  for (Int ky = 0; ky < w.kernel_h; ++ky) {
+    for (Int kx = 0; kx < w.kernel_w; ++kx) {
+      const Int y = w.at(out_y, ky), x = w.at(out_x, kx);
+      if (!w.inside(y, x)) continue;
+      const T entry = image[(y * w.width + x) * w.channels];
+      if (best >= 0 && !(entry > top) && (entry == entry || top != top)) continue;
+      best = y * w.width + x;
+      top = entry;
+    }
+  }
+  return best;
+}
+
+/// Sum of what the window at (out_y, out_x) sees of one channel.
+template <class T, class Int>
+PC_HD T window_sum(const BasicWindow<Int>& w, const T* image, Int out_y, Int out_x) {
+  T sum = 0;
+  for (Int ky = 0; ky < w.kernel_h; ++ky) {
+    for (Int kx = 0; kx < w.kernel_w; ++kx) {
+      const Int y = w.at(out_y, ky), x = w.at(out_x, kx);
+      if (w.inside(y, x)) sum += image[(y * w.width + x) * w.channels];
+    }
+  }
+  return sum;
+}
+
+/// What comes back to the entry at (y, x) of one channel; `image` (null: of sums) and `delta` point at the channel's
+/// first entries of x and dy.
+template <class T, class Int>
+PC_HD T window_back(const BasicWindow<Int>& w, const T* image, const T* delta, Int y, Int x) {
+  const Int out_height = w.out_height(), out_width = w.out_width();
+  T sum = 0;
+  w.each_over(y, w.kernel_h, out_height, [&](Int, Int out_y) {
+    w.each_over(x, w.kernel_w, out_width, [&](Int, Int out_x) {
+      if (image != nullptr && place_of_largest(w, image, out_y, out_x) != y * w.width + x) return;
+      sum += delta[(out_y * out_width + out_x) * w.channels];
+    });
+  });
+  return sum;
+}
+
+void pool_cpu(const PoolArgs&, Share);
+void pool_cuda(const PoolArgs&, CudaContext&);
+void pool_pullback_cpu(const PoolPullbackArgs&, Share);
+void pool_pullback_cuda(const PoolPullbackArgs&, CudaContext&);
+
+inline constexpr Kernel<PoolArgs> pool{"pool", pool_cpu, PC_CUDA(pool_cuda)};
+inline constexpr Kernel<PoolPullbackArgs> pool_pullback{"pool_pullback", pool_pullback_cpu,
+                                                        PC_CUDA(pool_pullback_cuda)};
+
+}  // namespace pc::kernels

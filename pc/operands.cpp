@@ -1,0 +1,80 @@
+#include "pc/operands.h"
+
+#include <algorithm>
+
+namespace pc {
+
+void Operands::record_into(Program& program) {
+  program_ = &program;
+  seen_ = program.calls().size();
+  for (Copy& copy : copies_) copy.fresh = false;
+}
+
+/// Looks at what has been written since it looked last.
+void Operands::catch_up() {
+  for (; seen_ < program_->calls().size(); ++seen_) {
+    for (const Touch& touch : program_->calls()[seen_].touches) {
+      if (!touch.write) continue;
+      for (Copy& copy : copies_) copy.fresh = copy.fresh && !overlap(touch.view, copy.of);
+    }
+    for (const Touch& touch : program_->calls()[seen_].touches) {
+      if (!touch.write) continue;
+      for (Copy& copy : copies_) copy.fresh = copy.fresh || overlap(touch.view, copy.copy);
+    }
+  }
+}
+
+Operands::Copy& Operands::copy(const View& of, Magnitude magnitude) {
+  constexpr int kExponent = 10;
+  const int exponent = type_ == DType::f16 && magnitude == Magnitude::change ? kExponent : 0;
+  const View memory = network_.operand(of, type_, exponent);
+  const auto found =
+      std::find_if(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.copy.data == memory.data; });
+  if (found != copies_.end()) return *found;
+  copies_.push_back({of, memory});
+  return copies_.back();
+}
+
+View Operands::of(const Op& op, const View& of, Magnitude magnitude) {
+  if (type_ == DType::f32 || !op.products) return of;
+  if (!copies()) return network_.operand(of, type_, 0);
+  catch_up();
+  Copy& made = copy(of, magnitude);
+  if (!made.fresh) {
+    Exec exec = network_.exec();
+    exec.recorder = program_;
+    kernels::narrow(exec, {.x = of, .to = {made.copy, network_.overflow()}});
+    made.fresh = true;
+  }
+  return made.copy;
+}
+
+std::vector<View> Operands::of(const Op& op, std::vector<View> views, Magnitude magnitude) {
+  for (View& view : views) view = of(op, view, magnitude);
+  return views;
+}
+
+std::vector<View> Operands::weights(EdgeId edge, int link) {
+  const Link& l = network_.graph().edge(edge).chain[static_cast<std::size_t>(link)];
+  std::vector<View> views = network_.link_weights(edge, link);
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    if (is_weight(l, i)) views[i] = of(*l.op, views[i], Magnitude::value);
+  }
+  return views;
+}
+
+View Operands::teaching(const Link& link, std::size_t param, const View& delta) {
+  return is_weight(link, param) ? of(*link.op, delta, Magnitude::change) : delta;
+}
+
+bool Operands::is_weight(const Link& link, std::size_t param) const {
+  return network_.graph().param(link.params[param]).spec.role == ParamRole::weight;
+}
+
+kernels::Narrowed Operands::beside(const View& of, Magnitude magnitude) {
+  if (!copies()) return {};
+  catch_up();
+  return {copy(of, magnitude).copy, network_.overflow()};
+}
+
+}  // namespace pc

@@ -1,0 +1,55 @@
+// What matrix products multiply: float32 as it is, or copies of it in a type of fewer bits, which tensor cores take.
+#pragma once
+
+#include <vector>
+
+#include "kernels/narrow.h"
+#include "kernels/program.h"
+#include "pc/network.h"
+
+namespace pc {
+
+/// What an operand is, and so the power of two that it is multiplied by in float16: changes and errors would else be
+/// lost below its smallest number.
+enum class Magnitude : std::uint8_t {
+  value,  // of order 1: values and weights
+  change  // far below it: changes of values, and errors
+};
+
+/// Makes operands, each once for as long as what it was made from is not written again.
+class Operands {
+ public:
+  /// `type`: float32 (operands are what they are made from), tf32, float16 or bfloat16.
+  Operands(Network& network, DType type) : network_(network), type_(type) {}
+
+  /// Operands are recorded into `program` from now on, and what others have recorded is forgotten.
+  void record_into(Program& program);
+
+  /// `of` as an operand of an operator's products; the operator may have none.
+  [[nodiscard]] View of(const Op& op, const View& of, Magnitude magnitude);
+  [[nodiscard]] std::vector<View> of(const Op& op, std::vector<View> views, Magnitude magnitude);
+  /// The weights of a link of an edge; biases are no operands.
+  [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
+  /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is.
+  [[nodiscard]] View teaching(const Link& link, std::size_t param, const View& delta);
+  /// For a kernel that writes `of` and may write the operand too; empty where there is none.
+  [[nodiscard]] kernels::Narrowed beside(const View& of, Magnitude magnitude);
+
+ private:
+  struct Copy {
+    View of, copy;
+    bool fresh = false;
+  };
+  void catch_up();
+  [[nodiscard]] bool is_weight(const Link& link, std::size_t param) const;
+  Copy& copy(const View& of, Magnitude magnitude);
+  [[nodiscard]] bool copies() const { return type_ == DType::f16 || type_ == DType::bf16; }
+
+  Network& network_;
+  DType type_;
+  Program* program_ = nullptr;
+  std::size_t seen_ = 0;  // calls of the program
+  std::vector<Copy> copies_;
+};
+
+}  // namespace pc

@@ -1,0 +1,87 @@
+#include "pc/pattern.h"
+
+#include <limits>
+
+#include "kernels/check.h"
+
+namespace pc {
+namespace {
+
+constexpr std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+}  // namespace
+
+void Pattern::check() const {
+  PC_CHECK(rows >= 0 && cols >= 0 && cols <= std::numeric_limits<std::int32_t>::max(), "pattern", "a matrix of ", rows,
+           " rows and ", cols, " columns: columns are int32");
+  PC_CHECK(std::ssize(offsets) == rows + 1 && offsets.front() == 0 && offsets.back() == count(), "pattern",
+           "the offsets of ", rows, " rows do not lead through ", count(), " entries");
+  for (std::int64_t row = 0; row < rows; ++row) {
+    PC_CHECK(begin(row) <= end(row), "pattern", "row ", row, " ends before it begins");
+    std::int64_t last = -1;
+    for (std::int64_t place = begin(row); place < end(row); ++place) {
+      PC_CHECK(column(place) > last && column(place) < cols, "pattern", "row ", row, " has column ", column(place),
+               " behind ", last, ", of ", cols);
+      last = column(place);
+    }
+  }
+}
+
+std::uint64_t Pattern::fingerprint() const {
+  std::uint64_t hash = 14695981039346656037ULL;
+  const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 1099511628211ULL ^ (hash >> 29); };
+  add(static_cast<std::uint64_t>(rows));
+  add(static_cast<std::uint64_t>(cols));
+  for (const std::int64_t offset : offsets) add(static_cast<std::uint64_t>(offset));
+  for (const std::int32_t c : columns) add(static_cast<std::uint64_t>(c));
+  return hash;
+}
+
+Pattern pattern_of(const std::vector<std::uint8_t>& mask, std::int64_t rows, std::int64_t cols) {
+  PC_CHECK(std::ssize(mask) == rows * cols, "pattern", "a mask of ", mask.size(), " entries does not fit [", rows, ", ",
+           cols, "]");
+  Pattern pattern{.rows = rows, .cols = cols};
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t col = 0; col < cols; ++col) {
+      if (mask[at(row * cols + col)] != 0) pattern.columns.push_back(static_cast<std::int32_t>(col));
+    }
+    pattern.offsets.push_back(pattern.count());
+  }
+  return pattern;
+}
+
+std::vector<std::uint8_t> mask_of(const Pattern& pattern) {
+  std::vector<std::uint8_t> mask(at(pattern.rows * pattern.cols), 0);
+  for (std::int64_t row = 0; row < pattern.rows; ++row) {
+    for (std::int64_t place = pattern.begin(row); place < pattern.end(row); ++place) {
+      mask[at(row * pattern.cols + pattern.column(place))] = 1;
+    }
+  }
+  return mask;
+}
+
+Transposed transposed(const Pattern& pattern) {
+  constexpr std::int64_t kMost = 2'000'000'000;  // kernels count past the last one, in int32
+  PC_CHECK(pattern.count() <= kMost, "pattern", pattern.count(), " entries in one matrix; at most ", kMost,
+           " are supported: divide the nodes at its ends");
+  Transposed result;
+  Pattern& t = result.pattern;
+  t.rows = pattern.cols;
+  t.cols = pattern.rows;
+  t.offsets.assign(at(t.rows + 1), 0);
+  for (const std::int32_t c : pattern.columns) ++t.offsets[at(c) + 1];
+  for (std::size_t i = 1; i < t.offsets.size(); ++i) t.offsets[i] += t.offsets[i - 1];
+  t.columns.resize(pattern.columns.size());
+  result.position.resize(pattern.columns.size());
+  std::vector<std::int64_t> next(t.offsets.begin(), t.offsets.end() - 1);
+  for (std::int64_t row = 0; row < pattern.rows; ++row) {  // in order, so that columns ascend
+    for (std::int64_t place = pattern.begin(row); place < pattern.end(row); ++place) {
+      const std::int64_t to = next[at(pattern.column(place))]++;
+      t.columns[at(to)] = static_cast<std::int32_t>(row);
+      result.position[at(to)] = static_cast<std::int32_t>(place);
+    }
+  }
+  return result;
+}
+
+}  // namespace pc

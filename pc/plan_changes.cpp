@@ -1,0 +1,196 @@
+#include <algorithm>
+
+#include "kernels/arithmetic.h"
+#include "kernels/change.h"
+#include "pc/plan_builder.h"
+
+namespace pc {
+
+/// Whether this relaxation goes by changes: values descend freely, weights stand still, and every edge that may change
+/// is made of affine operators and activations.
+bool PlanBuilder::can_use_changes() const {
+  const bool starts_small = network_.dtype() == DType::f32 && spec_.relax.init.kind == ValueInit::Kind::feedforward;
+  if (sliced_) return true;
+  if (spec_.form == Form::values || (spec_.form == Form::automatic && !starts_small)) return false;
+  const Schedule& s = schedule();
+  if (s.engine != Engine::relax || s.moves != Moves::all || s.learn != Learn::at_end || s.frozen) return false;
+  if (spec_.relax.forward_update || std::holds_alternative<ValueFlow>(spec_.relax.stepper)) return false;
+  const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
+  if (sgd != nullptr && sgd->temperature != 0) return false;  // noise goes to the values themselves
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    if (constant_edge(e)) continue;
+    for (const Link& link : graph_.edge(e).chain) {
+      if (!link.op->affine && !link.op->activation) return false;
+    }
+  }
+  return true;
+}
+
+/// At the start, with all predictions made: keeps the values and the errors from which changes are counted.
+void PlanBuilder::begin_changes() {
+  part("start");
+  by_changes_ = true;
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).free == Free::none) continue;
+    if (!keeps_start_) kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
+    if (!sliced_) kernels::fill(exec_, {.out = change(v)});
+  }
+  keeps_start_ = true;
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    const Prediction& prediction = graph_.prediction(p);
+    PredictionState& s = state(p);
+    s.exact_start = s.settled_value == node(prediction.node).version && s.settled_mu == s.mu;
+    if (s.exact_start || terms(p).energy != &gaussian) continue;
+    View mu_start = mu(p);
+    if (s.fused) {
+      const EdgeId e = prediction.edges[0];
+      mu_start = buffer("mu_start", prediction.node);
+      predict_link(e, last_link(e), mu_start, Write::set);
+    }
+    const View error = start_error(p);
+    kernels::copy(exec_, {.in = value(prediction.node), .out = error});
+    kernels::axpby(exec_, {.x = mu_start, .y = error, .a = -1, .b = 1});
+  }
+}
+
+/// x - mu at the start; empty: it was zero.
+View PlanBuilder::start_error(PredictionId p) {
+  return state(p).exact_start ? View{} : network_.prediction_buffer("e0", p, spec_.batch);
+}
+
+/// x - x(0), of a clamped node zero.
+View PlanBuilder::change(NodeId v) { return buffer("dx", v); }
+
+bool PlanBuilder::wants_whole(NodeId v) const {
+  const auto needs_x = [&](EdgeId e) { return !link_of(e, 0).op->affine; };
+  return node(v).nudged || std::any_of(graph_.node(v).out.begin(), graph_.node(v).out.end(), needs_x);
+}
+
+bool PlanBuilder::feeds_products(NodeId v) const {
+  const auto product = [&](EdgeId e) { return link_of(e, 0).op->products; };
+  return std::any_of(graph_.node(v).out.begin(), graph_.node(v).out.end(), product);
+}
+
+/// The value itself.
+View PlanBuilder::whole(NodeId v) {
+  NodeState& n = node(v);
+  if (by_changes_ && n.free != Free::none && n.whole_version != n.version) {
+    kernels::copy(exec_, {.in = buffer("x0", v), .out = value(v)});
+    kernels::axpby(exec_, {.x = change(v), .y = value(v), .a = 1, .b = 1});
+    n.whole_version = n.version;
+  }
+  return value(v);
+}
+
+/// A prediction itself, of one that is not fused.
+View PlanBuilder::whole_mu(PredictionId p) {
+  PredictionState& s = state(p);
+  if (!s.changed) return mu(p);
+  const View now = network_.prediction_buffer("mu_now", p, spec_.batch);
+  if (s.whole_mu != s.mu) {
+    kernels::copy(exec_, {.in = mu(p), .out = now});
+    kernels::axpby(exec_, {.x = network_.prediction_buffer("dmu", p, spec_.batch), .y = now, .a = 1, .b = 1});
+    s.whole_mu = s.mu;
+  }
+  return now;
+}
+
+/// What a link that is not the last has made.
+View PlanBuilder::whole_link(EdgeId e, int link) {
+  const View start = network_.link_buffer("z", e, link, spec_.batch);
+  if (!state(graph_.edge(e).prediction).changed || !moves(e)) return start;
+  const View now = network_.link_buffer("z_now", e, link, spec_.batch);
+  kernels::copy(exec_, {.in = start, .out = now});
+  kernels::axpby(exec_, {.x = network_.link_buffer("change", e, link, spec_.batch), .y = now, .a = 1, .b = 1});
+  return now;
+}
+
+/// Whether a source of an edge is no longer where it started.
+bool PlanBuilder::moves(EdgeId e) const {
+  const auto& from = graph_.edge(e).from;
+  return std::any_of(from.begin(), from.end(), [&](NodeId v) { return moved(v); });
+}
+
+/// What a link with one source, an activation, was applied to at the start.
+View PlanBuilder::start_input(EdgeId e, int link) {
+  if (link > 0) return network_.link_buffer("z", e, link - 1, spec_.batch);
+  const NodeId from = graph_.edge(e).from[0];
+  return node(from).free == Free::none ? value(from) : buffer("x0", from);
+}
+
+/// How far a prediction is from that of the start. False: it is that of the start.
+bool PlanBuilder::predict_change(PredictionId p) {
+  bool any = false;
+  for (const EdgeId e : graph_.prediction(p).edges) {
+    if (!moves(e)) continue;
+    const int last = last_link(e) - (state(p).fused ? 1 : 0);
+    for (int i = 0; i <= last; ++i) {
+      const Link& link = link_of(e, i);
+      const bool ends = i == last && !state(p).fused;
+      const View out =
+          ends ? network_.prediction_buffer("dmu", p, spec_.batch) : network_.link_buffer("change", e, i, spec_.batch);
+      const Write write = ends && any ? Write::add : Write::set;
+      std::vector<View> dx;
+      if (i > 0) {
+        dx.push_back(network_.link_buffer("change", e, i - 1, spec_.batch));
+      } else {
+        for (const NodeId from : graph_.edge(e).from) dx.push_back(change(from));
+      }
+      if (link.op->activation) {
+        const bool product_next = i < last_link(e) && link_of(e, i + 1).op->products;
+        kernels::map_change(exec_,
+                            {.x = start_input(e, i),
+                             .dx = dx[0],
+                             .y = out,
+                             .f = *link.op->activation,
+                             .leak = leak_of(link),
+                             .write = write,
+                             .narrow = product_next ? operands_.beside(out, Magnitude::change) : kernels::Narrowed{}});
+        continue;
+      }
+      dx = operands_.of(*link.op, dx, Magnitude::change);
+      const std::vector<View> w = operands_.weights(e, i);
+      link.op->predict({exec_, dx, w, link.attrs, network_.sparse(e, i), true}, out, write);
+    }
+    any = true;
+  }
+  return any;
+}
+
+void PlanBuilder::compare_changes(PredictionId p, const Terms& t, const View& energy, double factor) {
+  const Prediction& prediction = graph_.prediction(p);
+  const PredictionState& s = state(p);
+  kernels::ChangeErrorArgs args{
+      .delta = delta(p), .energy = energy, .precision = factor * t.precision, .precisions = t.precisions};
+  args.start = start_error(p);
+  if (node(prediction.node).free != Free::none && moved(prediction.node)) args.dx = change(prediction.node);
+  bool product = false;
+  if (s.fused) {
+    const EdgeId e = prediction.edges[0];
+    const Link& last = link_of(e, last_link(e));
+    args.f = *last.op->activation;
+    args.leak = leak_of(last);
+    args.z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
+    args.dz = network_.link_buffer("dz", e, last_link(e) - 1, spec_.batch);
+    if (s.changed) args.change = network_.link_buffer("change", e, last_link(e) - 1, spec_.batch);
+    product = link_of(e, last_link(e) - 1).op->products;
+  } else {
+    if (s.changed) args.change = network_.prediction_buffer("dmu", p, spec_.batch);
+    for (const EdgeId e : prediction.edges) product = product || link_of(e, last_link(e)).op->products;
+  }
+  if (product) args.narrow = operands_.beside(s.fused ? args.dz : args.delta, Magnitude::change);
+  kernels::change_error(exec_, args);
+}
+
+/// At the end: what others read holds values and predictions themselves.
+void PlanBuilder::show_observed() {
+  part("metrics");
+  for (NodeId v = 0; v < graph_.node_count(); ++v) whole(v);
+  for (const NodeId v : spec_.observed) {
+    for (const PredictionId p : graph_.node(v).predictions) {
+      if (state(p).changed) kernels::copy(exec_, {.in = whole_mu(p), .out = mu(p)});
+    }
+  }
+}
+
+}  // namespace pc

@@ -1,0 +1,187 @@
+// Errors from changes, and products of fewer bits.
+#include "kernels/change.h"
+#include "kernels/gemm.h"
+#include "kernels/narrow.h"
+#include "tests/networks.h"
+
+namespace pc::test {
+namespace {
+
+using scalar::Activation;
+
+constexpr Activation kCurves[] = {Activation::gelu, Activation::gelu_tanh, Activation::silu,
+                                  Activation::tanh, Activation::sigmoid,   Activation::softplus};
+constexpr Activation kAll[] = {
+    Activation::identity,  Activation::relu, Activation::leaky_relu, Activation::hard_tanh, Activation::gelu,
+    Activation::gelu_tanh, Activation::silu, Activation::tanh,       Activation::sigmoid,   Activation::softplus};
+
+template <Activation f>
+double worst_change() {
+  double worst = 0;
+  for (double z = -3; z <= 3; z += 0.0937) {
+    for (double size = 1e-9; size < 2; size *= 3.1) {
+      for (const double dz : {size, -size}) {
+        const float zf = float(z), df = float(dz);
+        // A straight line of slopes: the exact difference of a smooth function, for steps too short to subtract.
+        const double from = double(zf), to = from + double(df);
+        const double middle = scalar::activate<f>(0.5 * (from + to), 0.1).slope;
+        const double ends = scalar::activate<f>(from, 0.1).slope + scalar::activate<f>(to, 0.1).slope;
+        const double simpson = double(df) * (4 * middle + ends) / 6;
+        const double direct = scalar::activate<f>(to, 0.1).value - scalar::activate<f>(from, 0.1).value;
+        const double exact = std::abs(df) < 1e-3 ? simpson : direct;
+        const double got = double(scalar::change<f>(zf, df, 0.1F).value);
+        // relative to a change at slope 0.1: where the slope is nearly zero, so is the change
+        worst = std::max(worst, std::abs(got - exact) / std::max(std::abs(exact), 0.1 * std::abs(double(df))));
+      }
+    }
+  }
+  return worst;
+}
+
+/// The gradients of a run, relative to those of another, by parameter: the worst.
+double worst_gradient(Run& run, Run& exact) {
+  double worst = 0;
+  for (ParamId id = 0; id < run.network.graph().param_count(); ++id) {
+    const Values got = read(run.network, run.network.gradient(id));
+    const Values want = read(exact.network, exact.network.gradient(id));
+    double error = 0, size = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      error += (got[i] - want[i]) * (got[i] - want[i]);
+      size += want[i] * want[i];
+    }
+    const double relative = std::sqrt(error / size);
+    worst = relative > worst || std::isnan(relative) ? relative : worst;
+    if (std::isnan(worst)) return worst;
+  }
+  return worst;
+}
+
+/// Weights of float32 in both.
+void copy_weights(Run& from, Run& to) {
+  for (ParamId id = 0; id < from.network.graph().param_count(); ++id) {
+    to.network.arena().write(to.network.weight(id), read(from.network, from.network.weight(id)));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("change: float keeps the digits of small changes") {
+  // About 1e-5 of dz (scalar_math.h), of a change that is counted as 0.1 dz at least.
+  for (const Activation f : kAll) {
+    CAPTURE(static_cast<int>(f));
+    scalar::with_activation(f, [&]<Activation kind>() { CHECK(worst_change<kind>() < 1.2e-4); });
+  }
+}
+
+TEST_CASE("change: what a difference of two values would have lost") {
+  for (const Activation f : kCurves) {
+    CAPTURE(static_cast<int>(f));
+    scalar::with_activation(f, [&]<Activation kind>() {
+      const float z = 0.7F, dz = 1e-6F;
+      const double exact = double(dz) * scalar::activate<kind>(0.7 + 0.5e-6, 0.1).slope;
+      const float difference = scalar::activate<kind>(z + dz, 0.1F).value - scalar::activate<kind>(z, 0.1F).value;
+      CHECK(std::abs(double(scalar::change<kind>(z, dz, 0.1F).value) - exact) < 1e-6 * exact);
+      CHECK(std::abs(double(difference) - exact) > 1e-3 * exact);
+    });
+  }
+}
+
+TEST_CASE("narrow: what does not fit float16 is told; bfloat16 takes it") {
+  Host flag({});
+  for (const double x : {65504.0, 65536.0, -1e6}) {
+    std::vector<float> in(1, float(x));
+    std::vector<std::uint16_t> out(1, 0);
+    flag.values[0] = 0;
+    const auto to = [&](DType type) {
+      return kernels::Narrowed{{.data = out.data(), .shape = {1, 1}, .dtype = type}, flag.view()};
+    };
+    const View from{.data = in.data(), .shape = {1, 1}};
+    kernels::narrow({}, {.x = from, .to = to(DType::bf16)});
+    CHECK(flag.values[0] == 0);
+    kernels::narrow({}, {.x = from, .to = to(DType::f16)});
+    CHECK(flag.values[0] == (std::abs(x) > 65504 ? 1 : 0));
+  }
+}
+
+TEST_CASE("form changes: the same numbers as form values, on any graph") {
+  int used = 0;
+  for (std::uint64_t seed = 0; seed < 120; ++seed) {
+    CAPTURE(seed);
+    const Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    PlanSpec spec = wild_plan(seed, problem);
+    spec.schedule = &find_schedule("pc");
+    spec.form = Form::values;
+    Run values(problem, spec);
+    spec.form = Form::changes;
+    spec.optimize = seed % 3 != 0;
+    Run changes(problem, spec);
+    for (int i = 0; i < 3; ++i) {
+      values.step();
+      changes.step();
+    }
+    const auto a = state_of(values.network, problem.batch), b = state_of(changes.network, problem.batch);
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      CAPTURE(a[i].first);
+      CHECK(relative_error(b[i].second, a[i].second, 1e-3) < 1e-9);
+    }
+    for (const auto& [name, view] : changes.network.arena().views()) used += name.rfind("dx/", 0) == 0 ? 1 : 0;
+  }
+  CHECK(used > 100);  // most graphs allow it
+}
+
+TEST_CASE("operands: gradients err by their bits, and not by more, in every layer") {
+  const Problem problem = clamped_mlp({30, 24, 24, 24, 8}, 16, 5);
+  PlanSpec spec = plan_for(problem, 8);
+  spec.relax.stepper = ValueSgd{0.05, 0.5};
+  spec.gradients = true;
+  Run exact(problem, spec, DType::f64);
+  const auto error_of_form = [&](Form form, DType operands) {
+    spec.form = form;
+    spec.operands = operands;
+    Run run(problem, spec, DType::f32);
+    copy_weights(run, exact);
+    exact.step();
+    run.step();
+    CHECK(read(run.network, run.network.overflow())[0] == 0);
+    return worst_gradient(run, exact);
+  };
+  // The bits of an operand (tf32 and float16: 2^-11, bfloat16: 2^-8), over sums of two dozen terms and four layers.
+  CHECK(error_of_form(Form::automatic, DType::f32) < 2e-6);
+  CHECK(error_of_form(Form::automatic, DType::tf32) < 1.5e-3);
+  CHECK(error_of_form(Form::automatic, DType::f16) < 1.5e-3);
+  CHECK(error_of_form(Form::automatic, DType::bf16) < 8e-3);
+  // What it is for: differences of values lose the low layers.
+  CHECK(error_of_form(Form::values, DType::f32) > 2e-5);
+  CHECK(error_of_form(Form::values, DType::tf32) > 5e-3);
+}
+
+TEST_CASE("operands: exact schedules, backprop and ipc run with them") {
+  const Problem problem = clamped_mlp({12, 10, 10, 4}, 8, 7);
+  for (const char* schedule : {"backprop", "zil", "fa_zil", "fixed_prediction", "epc", "ipc", "ep"}) {
+    CAPTURE(schedule);
+    PlanSpec spec = plan_for(problem, 3);
+    spec.schedule = &find_schedule(schedule);
+    spec.relax.stepper = ValueSgd{0.05, 0};
+    spec.gradients = true;
+    if (spec.schedule->learn == Learn::every_step) spec.learn = LearnSpec{};
+    Run exact(problem, spec, DType::f64);
+    exact.step();
+    for (const DType operands : {DType::tf32, DType::f16, DType::bf16}) {
+      CAPTURE(name_of(operands));
+      spec.operands = operands;
+      Run run(problem, spec, DType::f32);
+      run.step();
+      // ipc moves its weights by Adam, which makes a step of any gradient; ep divides by a small beta.
+      const bool sensitive = contains("ipc ep", schedule);
+      if (!sensitive) CHECK(worst_gradient(run, exact) < (operands == DType::bf16 ? 2e-2 : 3e-3));
+      for (const auto& [name, numbers] : state_of(run.network, problem.batch)) {
+        CAPTURE(name);
+        CHECK(worst_difference(numbers, numbers) == 0);  // finite
+      }
+      spec.operands = DType::f32;
+    }
+  }
+}
+
+}  // namespace pc::test

@@ -1,0 +1,591 @@
+// Questions to networks, held to closed forms of linear graphs: conditional means, interventions, Langevin dynamics,
+// Kalman updates, covariance learning, sequence memory (oracles O9, O17 to O19 and O21). And what the program answers.
+#include <Eigen/Dense>
+#include <nlohmann/json.hpp>
+
+#include "experiments/ask.h"
+#include "experiments/hopfield.h"
+#include "experiments/png.h"
+#include "graphs/transform.h"
+#include "pc/levels.h"
+#include "tests/networks.h"
+#include "tests/program.h"
+
+namespace pc::test {
+namespace {
+
+using experiments::Answer;
+using experiments::Given;
+using experiments::Question;
+using experiments::Rows;
+using Matrix = Eigen::MatrixXd;
+using Vector = Eigen::VectorXd;
+
+constexpr WeightInit kSmall{.kind = WeightInit::Kind::fan_in, .scale = 0.6};
+
+Rows rows_of(const Values& values, std::int64_t rows) {
+  return Eigen::Map<const Rows>(values.data(), rows, length(values) / rows);
+}
+Values values_of(const Matrix& m) {
+  const Rows rows = m;
+  return {rows.data(), rows.data() + rows.size()};
+}
+
+/// Nodes of three entries; edges between random pairs, self-loops among them; every node has energy, and there is a
+/// cycle.
+graphs::Description random_cyclic(std::uint64_t seed, int nodes) {
+  Dice dice(seed);
+  graphs::Description graph;
+  for (int i = 0; i < nodes; ++i) {
+    graph.nodes.push_back({.name = "n" + std::to_string(i), .shape = {3}});
+    graph.nodes.back().energy.precision = {dice.uniform(0.5, 2)};
+  }
+  for (int to = 0; to < nodes; ++to) {
+    for (int from = 0; from < nodes; ++from) {
+      const bool ring = from == (to + 1) % nodes;  // there is always one cycle
+      if (!ring && !dice.chance(0.3)) continue;
+      graph.edges.push_back(
+          {.from = {graph.nodes[index(from)].name}, .to = graph.nodes[index(to)].name, .chain = {linear()}});
+    }
+  }
+  return graph;
+}
+
+/// All nodes as one vector: mu = w x + b, with these precisions.
+struct Affine {
+  Matrix w;
+  Vector b, precision;
+
+  explicit Affine(Network& network) {
+    const Graph& graph = network.graph();
+    std::vector<std::int64_t> begin = {0};
+    for (const Node& node : graph.nodes()) begin.push_back(begin.back() + node.shape.count());
+    w = Matrix::Zero(begin.back(), begin.back());
+    b = Vector::Zero(begin.back());
+    precision = Vector::Zero(begin.back());
+    for (const Edge& edge : graph.edges()) {
+      const Prediction& prediction = graph.prediction(edge.prediction);
+      const NodeId to = prediction.node;
+      const std::int64_t rows = graph.node(to).shape.count(), cols = graph.node(edge.from[0]).shape.count();
+      const auto& params = edge.chain[0].params;
+      w.block(begin[index(to)], begin[index(edge.from[0])], rows, cols) +=
+          rows_of(read(network, network.weight(params[0])), rows);
+      if (params.size() > 1)
+        b.segment(begin[index(to)], rows) += rows_of(read(network, network.weight(params[1])), rows);
+      precision.segment(begin[index(to)], rows).setConstant(prediction.spec.precision[0]);
+    }
+  }
+  [[nodiscard]] Matrix a() const { return Matrix::Identity(w.rows(), w.cols()) - w; }
+  [[nodiscard]] Matrix h() const { return a().transpose() * precision.asDiagonal() * a(); }
+};
+
+std::vector<Eigen::Index> indices(const std::vector<bool>& held, bool value) {
+  std::vector<Eigen::Index> list;
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    if (held[i] == value) list.push_back(static_cast<Eigen::Index>(i));
+  }
+  return list;
+}
+
+Vector state(Network& network) {
+  Values all;
+  for (NodeId v = 0; v < network.graph().node_count(); ++v) {
+    const Values x = read_value(network, v, 1);
+    all.insert(all.end(), x.begin(), x.end());
+  }
+  return Eigen::Map<const Vector>(all.data(), length(all));
+}
+
+double distance(const Matrix& a, const Matrix& b) {
+  REQUIRE(a.rows() == b.rows());
+  REQUIRE(a.cols() == b.cols());
+  return (a - b).allFinite() ? (a - b).cwiseAbs().maxCoeff() : INFINITY;
+}
+
+Question question(std::vector<Given> given, int steps, const Matrix& curvature) {
+  // The best heavy ball for a quadratic (Polyak 1964).
+  const Vector s = Eigen::SelfAdjointEigenSolver<Matrix>(curvature, Eigen::EigenvaluesOnly).eigenvalues();
+  REQUIRE(s.minCoeff() > 0);
+  const double low = std::sqrt(s.minCoeff()), high = std::sqrt(s.maxCoeff()), q = (high - low) / (high + low);
+  Question asked{.count = 1, .given = std::move(given), .schedule = &find_schedule("pc")};
+  asked.relax = {.steps = steps, .stepper = ValueSgd{.rate = std::pow(2 / (high + low), 2), .momentum = q * q}};
+  return asked;
+}
+
+}  // namespace
+
+TEST_CASE("O9: a part of a node clamped, everything else settles in the conditional mean, on 50 cyclic graphs") {
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    CAPTURE(seed);
+    const graphs::Description graph = random_cyclic(seed, 4);
+    Network network(Graph(graph.nodes, graph.edges), test_exec(), DType::f64, 1, seed, kSmall);
+    REQUIRE(!find_cycle(network.graph()).empty());
+    const Affine affine(network);
+    Dice dice(seed + 1000);
+    std::vector<bool> held(index(affine.b.size()), false);
+    for (std::size_t i = 0; i < 3; ++i) held[i] = true;  // the first node
+    held[4] = held[11] = true;                           // entries of others
+    const Values first = dice.normals(3), second = dice.normals(3), last = dice.normals(3);
+    const auto u = indices(held, false), c = indices(held, true);
+    const Matrix huu = affine.h()(u, u);
+    const Answer answer = ask(network, question({{.node = 0, .values = first},
+                                                 {.node = 1, .values = second, .known = {0, 1, 0}},
+                                                 {.node = 3, .values = last, .known = {0, 0, 1}},
+                                                 {.node = 2, .values = {9, 9, 9}, .clamped = false}},
+                                                3000, huu));
+    CHECK(answer.energy.size() == 3001);
+    const Matrix inverse = affine.a().inverse();
+    const Vector mean = inverse * affine.b;
+    const Matrix covariance = inverse * affine.precision.cwiseInverse().asDiagonal() * inverse.transpose();
+    Vector known(5);
+    known << first[0], first[1], first[2], second[1], last[2];
+    const Vector x = state(network);
+    CHECK(distance(x(c), known) == 0);
+    const Matrix cc = covariance(c, c);
+    const Vector weighed = cc.llt().solve(known - mean(c));
+    CHECK(distance(x(u), mean(u) + covariance(u, c) * weighed) < 1e-8);
+    CHECK(std::abs(answer.energy.back() - 0.5 * (known - mean(c)).dot(weighed)) < 1e-9);
+  }
+}
+
+TEST_CASE("a start is where values begin, and the first energy is that of the start") {
+  const graphs::Description graph = random_cyclic(3, 3);
+  Network network(Graph(graph.nodes, graph.edges), test_exec(), DType::f64, 1, 3, kSmall);
+  const Affine affine(network);
+  const Values start = {0.3, -1.2, 2};
+  Question asked{.given = {{.node = 1, .values = start, .clamped = false}}, .schedule = &find_schedule("pc")};
+  asked.relax = {.steps = 1, .stepper = ValueSgd{.rate = 0}, .init = {.kind = ValueInit::Kind::zeros}};
+  const Answer answer = ask(network, asked);
+  Vector x = Vector::Zero(9);
+  x.segment(3, 3) = Eigen::Map<const Vector>(start.data(), 3);
+  CHECK(distance(state(network), x) == 0);
+  const Vector error = affine.a() * x - affine.b;
+  CHECK(std::abs(answer.energy[0] - 0.5 * error.dot(affine.precision.asDiagonal() * error)) < 1e-12);
+}
+
+TEST_CASE("intervening is the do-operator: on linear graphs, the solution without the node's own equation") {
+  int differ = 0;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    CAPTURE(seed);
+    const graphs::Description graph = random_cyclic(seed, 4);
+    const std::vector<std::string> nodes = {"n1"};
+    const graphs::Description done = graphs::intervene(graph, nodes);
+    Network seen(Graph(graph.nodes, graph.edges), test_exec(), DType::f64, 1, seed, kSmall);
+    Network network(Graph(done.nodes, done.edges), test_exec(), DType::f64, 1, seed, kSmall);
+    const Affine affine(seen);
+    for (ParamId p = 0; p < seen.graph().param_count(); ++p) {
+      REQUIRE(seen.graph().param(p).name == network.graph().param(p).name);
+      CHECK(same_bits(read(seen, seen.weight(p)), read(network, network.weight(p))));
+    }
+    std::vector<bool> held(12, false);
+    held[3] = held[4] = held[5] = true;
+    const auto u = indices(held, false), c = indices(held, true);
+    Vector given(3);
+    given << 1.5, -0.7, 0.4;
+    // do(n1 = given): the other equations x = w x + b, and nothing else.
+    const Matrix auu = affine.a()(u, u), wuc = affine.w(u, c);
+    const Vector wanted = auu.partialPivLu().solve(Vector(wuc * given + affine.b(u)));
+    const Values values = values_of(given);
+    const Matrix cut = auu.transpose() * Vector(affine.precision(u)).asDiagonal() * auu;
+    const Answer answer = ask(network, question({{.node = 1, .values = values}}, 3000, cut));
+    CHECK(distance(state(network)(u), wanted) < 1e-8);
+    CHECK(answer.energy.back() < 1e-14);  // every equation that is left holds
+    ask(seen, question({{.node = 1, .values = values}}, 3000, affine.h()(u, u)));
+    differ += distance(state(seen)(u), wanted) > 1e-2 ? 1 : 0;
+  }
+  CHECK(differ == 20);  // conditioning is something else
+}
+
+TEST_CASE("intervening spares no prior, and parameters keep their names") {
+  const std::vector<NodeSpec> nodes = {{.name = "a", .shape = {2}, .prior = true}, {.name = "b", .shape = {2}}};
+  const std::vector<EdgeSpec> edges = {{.from = {"a"}, .to = "b", .chain = {linear()}}};
+  const std::vector<std::string> cut = {"a"};
+  const graphs::Description done = graphs::intervene({nodes, edges}, cut);
+  const Graph before(nodes, edges), after(done.nodes, done.edges);
+  REQUIRE(before.param_count() == after.param_count());
+  for (ParamId p = 0; p < before.param_count(); ++p) CHECK(before.param(p).name == after.param(p).name);
+  for (const PredictionId p : after.node(0).predictions) CHECK(after.prediction(p).spec.precision[0] == 0);
+}
+
+TEST_CASE("a node seen through noise is weighed by its precision") {
+  // a is predicted as 0 with precision 1 (no bias, weights times 0); seen as y with precision p: a = p y / (1 + p).
+  graphs::Description graph;
+  graph.nodes = {{.name = "zero", .shape = {2}}, {.name = "a", .shape = {2}}};
+  graph.edges = {{.from = {"zero"}, .to = "a", .chain = {linear(false)}}};
+  const graphs::Description seen = graphs::observe(graph, "a", 3);
+  Network network(Graph(seen.nodes, seen.edges), test_exec(), DType::f64, 1, 1, {});
+  Question asked{.given = {{.node = 0, .values = {0, 0}}, {.node = 2, .values = {4, -8}}},
+                 .schedule = &find_schedule("pc")};
+  asked.relax = {.steps = 200, .stepper = ValueSgd{.rate = 0.2}};
+  ask(network, asked);
+  CHECK(worst_difference(read_value(network, "a", 1), {3, -6}) < 1e-12);
+}
+
+// --- O17 ---
+
+TEST_CASE("O17: Langevin dynamics have the covariance T [H (I - rate H / 2)]^-1") {
+  constexpr std::int64_t kSamples = 20000;
+  const graphs::Description graph = random_cyclic(7, 2);
+  Network network(Graph(graph.nodes, graph.edges), test_exec(), DType::f64, kSamples, 7, kSmall);
+  const Affine affine(network);
+  std::vector<bool> held(6, false);
+  held[0] = true;  // one entry is clamped
+  const auto u = indices(held, false), c = indices(held, true);
+  const Matrix h = affine.h(), huu = h(u, u);
+  const Vector curvature = Eigen::SelfAdjointEigenSolver<Matrix>(huu, Eigen::EigenvaluesOnly).eigenvalues();
+  const double temperature = 0.7, rate = 1.2 / curvature.maxCoeff();  // large, so that the bias shows
+  Values values, known;
+  for (std::int64_t i = 0; i < kSamples; ++i) {
+    for (const double v : {0.5, 0.0, 0.0}) values.push_back(v);
+    for (const double k : {1.0, 0.0, 0.0}) known.push_back(k);
+  }
+  Question asked{
+      .count = kSamples, .given = {{.node = 0, .values = values, .known = known}}, .schedule = &find_schedule("pc")};
+  // The slowest direction forgets its start by (1 - rate low)^steps.
+  const int steps = static_cast<int>(std::ceil(std::log(1e-4) / std::log(1 - rate * curvature.minCoeff())));
+  CAPTURE(steps);
+  REQUIRE(steps < 400);
+  asked.relax = {.steps = steps, .stepper = ValueSgd{.rate = rate, .temperature = temperature}};
+  ask(network, asked);
+  Rows x(kSamples, 6);
+  x << rows_of(read_value(network, NodeId{0}, kSamples), kSamples),
+      rows_of(read_value(network, NodeId{1}, kSamples), kSamples);
+  CHECK((x.col(0).array() == 0.5).all());
+  const Matrix free = Matrix(x)(Eigen::all, u);
+  const Vector pull = affine.a().transpose() * affine.precision.asDiagonal() * affine.b;
+  const Vector half = Vector::Constant(1, 0.5);
+  const Vector mean = huu.llt().solve(Vector(pull(u) - h(u, c) * half));
+  const Eigen::Index n = static_cast<Eigen::Index>(u.size());
+  const Matrix identity = Matrix::Identity(n, n);
+  const Matrix wanted = temperature * (huu * (identity - 0.5 * rate * huu)).inverse();
+  const Matrix off = free.rowwise() - mean.transpose();
+  const Matrix covariance = off.transpose() * off / double(kSamples);
+  const Matrix unbiased = temperature * huu.inverse();
+  // Samples are independent: a covariance has deviation sqrt((s_ii s_jj + s_ij^2) / n), a mean sqrt(s_ii / n). The seed
+  // is fixed, so the test cannot flicker; of its 20 numbers the largest is expected near 2.5 deviations.
+  double worst = 0, worst_mean = 0, bias = 0;
+  for (Eigen::Index i = 0; i < n; ++i) {
+    worst_mean = std::max(worst_mean, std::abs(off.col(i).mean()) / std::sqrt(wanted(i, i) / double(kSamples)));
+    for (Eigen::Index j = 0; j <= i; ++j) {
+      const double deviation =
+          std::sqrt((wanted(i, i) * wanted(j, j) + wanted(i, j) * wanted(i, j)) / double(kSamples));
+      worst = std::max(worst, std::abs(covariance(i, j) - wanted(i, j)) / deviation);
+      bias = std::max(bias, std::abs(covariance(i, j) - unbiased(i, j)) / deviation);
+    }
+  }
+  CAPTURE(worst);
+  CAPTURE(worst_mean);
+  CHECK(std::isfinite(worst + worst_mean));
+  CHECK(worst < 4);
+  CHECK(worst_mean < 4);
+  CHECK(bias > 20);  // the test could tell it from T H^-1
+}
+
+TEST_CASE("a temperature goes with plain gradient descent alone") {
+  const Problem problem = clamped_mlp({3, 4, 2}, 2, 1);
+  const auto refusal = [&](const char* schedule, ValueSgd sgd) {
+    PlanSpec spec = plan_for(problem, 3);
+    spec.schedule = &find_schedule(schedule);
+    spec.relax.stepper = sgd;
+    return error_of([&] { Run(problem, spec).step(); });
+  };
+  CHECK(contains(refusal("pc", {.rate = 0.1, .momentum = 0.5, .temperature = 1}), "without momentum"));
+  CHECK(contains(refusal("pc", {.rate = 0.1, .automatic = true, .temperature = 1}), "rate of its own"));
+  CHECK(contains(refusal("epc", {.rate = 0.1, .temperature = 1}), "no temperature"));
+  CHECK(refusal("pc", {.rate = 0.1, .temperature = 1}).empty());
+}
+
+// --- O18, O19, O21 ---
+
+TEST_CASE("O18: linear temporal predictive coding settles in the Kalman update with prior covariance Q") {
+  Dice dice(18);
+  const std::vector<NodeSpec> nodes = {{.name = "before", .shape = {4}},
+                                       {.name = "input", .shape = {2}},
+                                       {.name = "z", .shape = {4}, .energy = {&gaussian, {0.5, 1, 2, 1.5}}},
+                                       {.name = "x", .shape = {3}, .energy = {&gaussian, {3, 1, 0.4}}}};
+  const std::vector<EdgeSpec> edges = {{.from = {"before"}, .to = "z", .chain = {linear(false)}},
+                                       {.from = {"input"}, .to = "z", .chain = {linear(false)}},
+                                       {.from = {"z"}, .to = "x", .chain = {linear(false)}}};
+  Network network(Graph(nodes, edges), test_exec(), DType::f64, 1, 3, {});
+  const Matrix a = rows_of(read(network, network.weight(0)), 4), b = rows_of(read(network, network.weight(1)), 4),
+               c = rows_of(read(network, network.weight(2)), 3);
+  const Values before = dice.normals(4), input = dice.normals(2), seen = dice.normals(3);
+  const auto vector = [](const Values& v) { return Vector(Eigen::Map<const Vector>(v.data(), length(v))); };
+  const Vector precision_z = vector({0.5, 1, 2, 1.5}), precision_x = vector({3, 1, 0.4});
+  const Matrix curvature = Matrix(precision_z.asDiagonal()) + c.transpose() * precision_x.asDiagonal() * c;
+  ask(network, question({{.node = 0, .values = before}, {.node = 1, .values = input}, {.node = 3, .values = seen}}, 500,
+                        curvature));
+  const Vector predicted = a * vector(before) + b * vector(input);
+  const Matrix q = precision_z.cwiseInverse().asDiagonal(), r = precision_x.cwiseInverse().asDiagonal();
+  const Matrix gain = q * c.transpose() * (c * q * c.transpose() + r).inverse();
+  const Vector wanted = predicted + gain * (vector(seen) - c * predicted);
+  CHECK(distance(vector(read_value(network, "z", 1)), wanted) < 1e-12);
+}
+
+TEST_CASE("O19: implicit covariance learning rests at I - D^-1 P, and its predictions settle in conditional means") {
+  constexpr std::int64_t kWidth = 5, kSamples = 40;
+  Dice dice(19);
+  Matrix data = rows_of(dice.normals(kSamples * kWidth), kSamples) * Matrix(rows_of(dice.normals(25), 5));
+  data.rowwise() -= data.colwise().mean().eval();
+  const Matrix covariance = data.transpose() * data / double(kSamples), p = covariance.inverse();
+  const Matrix w = Matrix::Identity(kWidth, kWidth) - p.diagonal().cwiseInverse().asDiagonal() * p;
+  EdgeSpec edge{.from = {"x"}, .to = "x", .chain = {linear(false)}};
+  edge.mask = [](const Shape& shape) {
+    std::vector<std::uint8_t> mask;
+    for (std::int64_t i = 0; i < shape.count(); ++i) mask.push_back(i / shape[1] != i % shape[1]);
+    return mask;
+  };
+  Problem problem;
+  problem.nodes = {{.name = "x", .shape = {kWidth}}};
+  problem.edges = {edge};
+  problem.batch = kSamples;
+  problem.clamp(0, values_of(data));
+  PlanSpec spec = plan_for(problem, 1);
+  spec.gradients = true;
+  Run run(problem, spec);
+  run.network.arena().write(run.network.weight(0), values_of(w));
+  run.step();
+  // dW = sum eps x^T = n (I - W) Sigma, which is diagonal here; the diagonal is masked.
+  Matrix gradient = rows_of(read(run.network, run.network.gradient(0)), kWidth);
+  const double size = double(kSamples) * covariance.cwiseAbs().maxCoeff();
+  gradient.diagonal().setZero();
+  CHECK(gradient.cwiseAbs().maxCoeff() / size < 1e-13);
+
+  // Missing entries that follow their predictions: x <- mu until it stands.
+  Network network(Graph(problem.nodes, problem.edges), test_exec(), DType::f64, 1, 1, {});
+  network.arena().write(network.weight(0), values_of(w));
+  const std::vector<bool> held = {true, false, true, false, true};
+  const auto u = indices(held, false), c = indices(held, true);
+  const Matrix wuu = w(u, u);
+  REQUIRE(wuu.eigenvalues().cwiseAbs().maxCoeff() < 0.993);  // else so many sweeps would not settle
+  const Values sample = values_of(data.row(3));
+  Question asked{.given = {{.node = 0, .values = sample, .known = {1, 0, 1, 0, 1}}}, .schedule = &find_schedule("pc")};
+  asked.relax = {.steps = 1, .stepper = ValueSgd{.rate = 0}, .init = {.sweeps = 5000}};
+  ask(network, asked);
+  const Vector x = state(network), row = data.row(3).transpose();
+  const Matrix scc = covariance(c, c);
+  const Vector conditional = covariance(u, c) * scc.llt().solve(Vector(row(c)));
+  CHECK(distance(x(u), conditional) < 1e-10);
+
+  // Missing entries that descend the energy settle in another state: its own direct solution.
+  const Matrix a = Matrix::Identity(kWidth, kWidth) - w, h = a.transpose() * a, huu = h(u, u);
+  Question implicit = question(asked.given, 12000, huu);
+  ask(network, implicit);
+  const Vector direct = huu.llt().solve(Vector(-h(u, c) * row(c)));
+  CHECK(distance(state(network)(u), direct) < 1e-8);
+  CHECK(distance(direct, conditional) > 1e-3);
+}
+
+TEST_CASE("O21: linear temporal predictive coding learns the normal equations, and replays from the first picture") {
+  constexpr std::int64_t kWidth = 9, kLength = 6;
+  Dice dice(21);
+  const Matrix sequence = rows_of(dice.normals(kLength * kWidth), kLength);
+  Problem problem;
+  problem.nodes = {{.name = "previous", .shape = {kWidth}}, {.name = "next", .shape = {kWidth}}};
+  problem.edges = {{.from = {"previous"}, .to = "next", .chain = {linear(false)}}};
+  problem.batch = kLength - 1;
+  const Matrix from = sequence.topRows(kLength - 1), to = sequence.bottomRows(kLength - 1);
+  problem.clamp(0, values_of(from));
+  problem.clamp(1, values_of(to));
+  PlanSpec spec = plan_for(problem, 1);
+  const Vector curvature =
+      Eigen::SelfAdjointEigenSolver<Matrix>(Matrix(from * from.transpose()), Eigen::EigenvaluesOnly).eigenvalues();
+  spec.learn = LearnSpec{WeightSgd{}, Rate{.base = double(kLength - 1) / curvature.maxCoeff()}, 0};
+  Run run(problem, spec, DType::f64, 1, {.kind = WeightInit::Kind::zeros});
+  const int updates = static_cast<int>(40 * curvature.maxCoeff() / curvature.minCoeff());
+  REQUIRE(updates < 30000);
+  for (int i = 0; i < updates; ++i) run.step();
+  const Matrix learned = rows_of(read(run.network, run.network.weight(0)), kWidth);
+  const Matrix closed = experiments::least_squares_transition(Rows(from), Rows(to));
+  CHECK(distance(learned, closed) < 1e-9);
+  // The normal equations themselves, apart from the solver: W X^T X = X_next^T X.
+  CHECK(distance(closed * from.transpose() * from, to.transpose() * from) < 1e-11);
+  Vector x = sequence.row(0).transpose();
+  for (std::int64_t t = 1; t < kLength; ++t) {
+    x = learned * x;
+    CHECK(distance(x, sequence.row(t).transpose()) < 1e-8);
+  }
+}
+
+TEST_CASE("Hopfield networks: stored patterns rest, damaged ones come back, and the next one follows") {
+  constexpr std::int64_t kPatterns = 5, kWidth = 100;
+  Dice dice(4);
+  Rows signs(kPatterns, kWidth);
+  for (std::int64_t i = 0; i < signs.size(); ++i) signs.data()[i] = dice.chance(0.5) ? 1 : -1;
+  const Rows none;
+  CHECK(experiments::hopfield_recall(signs, signs, none, 1) == signs);
+  Rows damaged = signs;
+  for (std::int64_t i = 0; i < kPatterns; ++i) damaged.row(i).head(15) *= -1;
+  CHECK(experiments::hopfield_recall(signs, damaged, none, 20) == signs);
+  // One sweep of the classical network against its definition.
+  Matrix w = signs.transpose() * signs / double(kPatterns);
+  w.diagonal().setZero();
+  const Rows half = (Rows(kPatterns, kWidth) << damaged).finished();
+  const Rows once = experiments::hopfield_recall(signs, half, none, 1), defined = half * w.transpose();
+  CHECK(((once.array() > 0) == (defined.array() >= 0)).all());
+  CHECK((experiments::modern_hopfield_recall(signs, damaged, none, 1.0, 5) - signs).cwiseAbs().maxCoeff() < 1e-6);
+  Rows next(kPatterns, kWidth);
+  next << signs.bottomRows(kPatterns - 1), signs.topRows(1);
+  CHECK(experiments::asymmetric_hopfield_next(signs, next, signs) == next);
+  CHECK((experiments::modern_asymmetric_next(signs, next, damaged, 1.0) - next).cwiseAbs().maxCoeff() < 1e-6);
+}
+
+// --- pictures ---
+
+TEST_CASE("png: what is written is read, and a grid puts each picture in its place") {
+  const Scratch scratch;
+  experiments::Picture grey{2, 3, 1, {0, 50, 100, 150, 200, 255}};
+  experiments::write_png(scratch / "grey.png", grey);
+  CHECK(experiments::read_png(scratch / "grey.png", 1).bytes == grey.bytes);
+  experiments::Picture colour{1, 2, 3, {255, 0, 0, 10, 20, 30}};
+  experiments::write_png(scratch / "colour.png", colour);
+  const experiments::Picture back = experiments::read_png(scratch / "colour.png", 3);
+  CHECK(back.height == 1);
+  CHECK(back.width == 2);
+  CHECK(back.bytes == colour.bytes);
+  const experiments::Picture all = experiments::grid({{grey, grey}, {grey}}, 2, 1);
+  CHECK(all.height == 2 * (2 * 2 + 1) + 1);
+  CHECK(all.width == 2 * (3 * 2 + 1) + 1);
+  // Row 1, column 0 begins below the first row; its pixel (1, 2) is 255.
+  const std::int64_t y = 1 + 5 + 2, x = 1 + 4;
+  CHECK(all.bytes[index(y * all.width + x)] == 255);
+  CHECK(all.bytes[index((y + 1) * all.width + x + 1)] == 255);
+  std::ofstream(scratch / "no.png") << "this is no picture";
+  CHECK(contains(error_of([&] { experiments::read_png(scratch / "no.png", 1); }), "no.png"));
+  CHECK(contains(error_of([&] { experiments::write_png(scratch / "none" / "x.png", grey); }), "cannot write"));
+}
+
+// --- the program ---
+
+TEST_CASE("pc query: one trained graph is asked everything") {
+  const Scratch scratch;
+  const fs::path config = scratch / "small.yaml", run = scratch / "run";
+  std::ofstream(config) << "name: small\n"
+                           "device: cpu\nthreads: 1\n"
+                           "data: {set: glyphs, train: 600, test: 60, batch: 50}\n"
+                           "graph:\n"
+                           "  nodes:\n"
+                           "    label:  {shape: [10]}\n"
+                           "    hidden: {shape: [40]}\n"
+                           "    image:  {shape: [784]}\n"
+                           "  edges:\n"
+                           "    - {from: label,  to: hidden, op: [linear, tanh]}\n"
+                           "    - {from: hidden, to: image,  op: linear}\n"
+                           "relax: {schedule: pc, steps: 8, optimizer: {sgd: {rate: 0.1}}}\n"
+                           "learn: {epochs: 15, optimizer: {adam: {rate: 5.0e-3}}}\n";
+  REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
+  using Json = nlohmann::json;
+  const auto query = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"query", run.string()});
+    arguments.emplace_back("--json");
+    const Result result = run_program(scratch, arguments);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    const Json out = Json::parse(result.out);
+    CHECK(fs::file_size(out["arrays"].get<std::string>()) > 0);
+    CHECK(experiments::read_png(out["picture"].get<std::string>(), 1).bytes.size() > 0);
+    return out;
+  };
+  {  // generate: classes look like their means
+    const Json out = query({"generate", "--steps", "50", "--rate", "auto"});
+    CHECK(out["measured"]["nearest_class_mean_is_the_label"].get<double>() > 0.8);
+  }
+  {  // complete: better than the mean image
+    const Json out =
+        query({"complete", "--with-label", "--keep", "top", "--steps", "300", "--rate", "auto", "--momentum", "0.9"});
+    CHECK(out["energy"]["end"].get<double>() < out["energy"]["start"].get<double>());
+    CHECK(out["measured"]["error"].get<double>() < out["measured"]["error_of_mean_image"].get<double>());
+  }
+  {  // denoise: better than what was shown
+    const Json out = query(
+        {"denoise", "--by", "precision", "--precision", "0.5", "--noise", "0.3", "--steps", "200", "--rate", "auto"});
+    CHECK(out["measured"]["error"].get<double>() < 0.5 * out["measured"]["error_of_query"].get<double>());
+  }
+  {  // ask: clamp and intervene
+    const Json out = query({"--clamp", "image=index:0-4", "--steps", "20"});
+    CHECK(out["values"]["label"].size() == 5);
+    CHECK(out["values"]["label"][0].size() == 10);
+    const Json done = query({"--intervene", "hidden=value:0.1", "--steps", "20"});
+    CHECK(done["task"] == "ask");
+  }
+  {  // sample: the noise moves, and the seed decides
+    const std::vector<std::string> ask = {"sample", "--temperature", "0.001", "--rate", "0.02", "--count", "4"};
+    CHECK(query(ask)["energy"] == query(ask)["energy"]);
+  }
+  {  // what cannot be answered is said
+    const auto fails = [&](std::vector<std::string> arguments, const std::string& part) {
+      arguments.insert(arguments.begin(), {"query", run.string()});
+      const Result result = run_program(scratch, arguments);
+      CHECK(result.status == 2);
+      CHECK(has(result.err, part));
+    };
+    fails({"complet"}, "did you mean \"complete\"");
+    fails({}, "nothing is said");
+    fails({"complete", "--keep", "middle"}, "there is no part \"middle\"");
+    fails({"--clamp", "label=class:10"}, "there is no class 10");
+    fails({"--clamp", "lable=class:1"}, "no node named");
+    fails({"--clamp", "image=index:60"}, "but the part has 60");
+    fails({"--clamp", "image=none.png"}, "none.png");
+    fails({"replay"}, "task sequence");
+    fails({"sample"}, "temperature");
+    fails({"interpolate"}, "--latent");
+    fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
+  }
+}
+
+TEST_CASE("pc query: stored pictures and sequences come back") {
+  const Scratch scratch;
+  using Json = nlohmann::json;
+  const auto train = [&](const std::string& text) {
+    std::ofstream(scratch / "c.yaml") << text;
+    const Result result =
+        run_program(scratch, {"run", scratch / "c.yaml", "--out", scratch / "r", "--json", "--quiet"});
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return Json::parse(result.out);
+  };
+  const auto ask = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"query", (scratch / "r").string()});
+    arguments.emplace_back("--json");
+    const Result result = run_program(scratch, arguments);
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return Json::parse(result.out)["measured"];
+  };
+  SUBCASE("a memory") {
+    const Json result = train(
+        "name: memory\ndevice: cpu\nthreads: 1\ndata: {set: glyphs, train: 40, test: 20, limit: 8, batch: 8, repeat: "
+        "20, "
+        "validation: 0}\n"
+        "graph:\n  nodes:\n    hidden: {shape: [32]}\n    image: {shape: [784]}\n"
+        "  edges:\n    - {from: hidden, to: image, op: linear}\n"
+        "task: {reconstruct: {node: image}}\n"
+        "relax: {steps: 16, init: previous, optimizer: {sgd: {rate: auto}}}\n"
+        "learn: {epochs: 15, optimizer: {adam: {rate: 3.0e-3}}, rate: {cosine: {}}, select: last}\n"
+        "save: {trace: false}\n");
+    CHECK(result["test"]["error"].get<double>() > 0);
+    CHECK(!result["test"].contains("accuracy"));
+    const Json measured =
+        ask({"recall", "--keep", "half", "--steps", "2000", "--rate", "auto", "--momentum", "0.95", "--baselines"});
+    CHECK(measured["half/recalled"].get<double>() >= 0.9);
+    CHECK(measured["half/error"].get<double>() < 1e-3);
+    CHECK(measured.contains("half/modern_hopfield/recalled"));
+  }
+  SUBCASE("a sequence") {
+    train(
+        "name: sequence\ndevice: cpu\nthreads: 1\ndtype: float64\n"
+        "data: {set: glyphs, train: 40, test: 20, limit: 6, batch: 6, repeat: 50, validation: 0}\n"
+        "graph:\n  nodes:\n    previous: {shape: [784]}\n    next: {shape: [784]}\n"
+        "  edges:\n    - {from: previous, to: next, op: {linear: {bias: false}}}\n"
+        "task: {sequence: {from: previous, to: next}}\ninit: zeros\n"
+        "relax: {steps: 1}\n"
+        "learn: {epochs: 30, optimizer: {adam: {rate: 1.0e-3}}, rate: {cosine: {}}, select: last}\n"
+        "save: {trace: false}\n");
+    const Json measured = ask({"replay", "--baselines"});
+    CHECK(measured["replay/recalled"].get<double>() == 1);
+    CHECK(measured["least_squares/recalled"].get<double>() == 1);
+    CHECK(measured["least_squares/error"].get<double>() < 1e-12);
+  }
+}
+
+}  // namespace pc::test
