@@ -55,6 +55,7 @@ bool Program::conflicts(const Call& call) const {
 
 void Program::record(Call call) {
   call.part = part_;
+  if (apart_) call.alike = 0;
   const bool barrier = conflicts(call);
   if (barrier) since_barrier_.clear();
   for (const Touch& touch : call.touches) {

@@ -20,6 +20,10 @@ class Program final : public Recorder {
   /// Names what the following calls are for; shown by timings and listings.
   void part(std::string_view name) { part_ = name; }
 
+  /// From now on each call is a launch of its own, also where alike ones could be done together: then a call on the
+  /// same numbers gives the same bits wherever it stands.
+  void apart() { apart_ = true; }
+
   [[nodiscard]] const std::vector<Call>& calls() const { return calls_; }
   [[nodiscard]] bool barrier_before(std::size_t call) const { return barrier_[call]; }
   [[nodiscard]] double flops() const;
@@ -41,6 +45,7 @@ class Program final : public Recorder {
   std::vector<bool> barrier_;
   std::vector<Touch> since_barrier_;
   std::string_view part_;
+  bool apart_ = false;
   mutable bool ran_ = false;
   mutable std::map<int, std::shared_ptr<void>> graphs_;  // by times
 };

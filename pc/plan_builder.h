@@ -200,6 +200,7 @@ class PlanBuilder {
   void record_into(Program& program) {
     exec_.recorder = program_ = &program;
     operands_.record_into(program);
+    if (!spec_.optimize) program.apart();  // where nothing is left out, what is known to be zero must come out so
   }
   void part(std::string_view name) { program_->part(name); }
 

@@ -64,7 +64,7 @@ TEST_CASE("O22: exact schedules equal backprop on random graphs") {
       const Gradients rough = gradients(problem, spec_for(problem, "backprop"), DType::f32);
       single = std::max(single, distance(gradients(problem, spec_for(problem, schedule), DType::f32), rough));
       CHECK(distance(gradients(problem, spec_for(problem, schedule, {}, false)),
-                     gradients(problem, spec_for(problem, schedule))) == 0);
+                     gradients(problem, spec_for(problem, schedule))) <= rounding(DType::f64));
     });
     CHECK(single < 1e-4);
     CHECK(single > 1e6 * worst);  // a true identity gains all the digits that float64 has more; a mistake gains none
@@ -86,7 +86,7 @@ TEST_CASE("O23: with another gamma Z-IL gives gamma^level times backprop, whatev
         worst = std::max(worst, off_by(slow[index(p)], truth[index(p)], std::pow(0.5, level[index(v)])));
       }
       const Gradients plain = gradients(problem, spec_for(problem, schedule, {.gamma = 0.5}, false));
-      CHECK(distance(plain, slow) == 0);
+      CHECK(distance(plain, slow) <= rounding(DType::f64));
     });
     CHECK(worst < 1e-12);
     MESSAGE(schedule, ": worst ", worst);

@@ -158,7 +158,8 @@ TEST_CASE("O22, O27: schedules as published, on padded graphs, equal backprop on
       const Gradients found = gradients(even, spec_for(even, schedule, {.paths = Paths::pad}));
       CHECK(distance(found, truth) < 1e-10);
       worst = std::max(worst, distance(found, truth));
-      CHECK(distance(gradients(even, spec_for(even, schedule, {.paths = Paths::pad}, false)), found) == 0);
+      CHECK(distance(gradients(even, spec_for(even, schedule, {.paths = Paths::pad}, false)), found) <=
+            rounding(DType::f64));
       CHECK(distance(gradients(even, spec_for(even, "backprop")), truth) < 1e-12);
       // Values that move half the way only are exact no more, but waiting is still the same as walking through pads.
       const Gradients half = gradients(even, spec_for(even, schedule, {.paths = Paths::pad, .gamma = 0.5}));
@@ -352,7 +353,7 @@ TEST_CASE("unroll: the last copies hold what sweeps of the cyclic graph give, to
       flat.step();
       for (NodeId v = 0; v < cyclic.network.graph().node_count(); ++v) {
         CHECK(worst_difference(read_value(cyclic.network, v, problem.batch),
-                               read_value(flat.network, v, problem.batch)) == 0);
+                               read_value(flat.network, v, problem.batch)) <= rounding(DType::f64));
       }
     }
   });
