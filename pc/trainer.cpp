@@ -10,6 +10,12 @@ namespace {
 constexpr const char* kAdvice =
     "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. The last checkpoint is untouched";
 
+/// Whether an operand of a matrix product did not fit its type.
+bool overflowed(Network& network) {
+  const View flag = network.overflow();
+  return network.arena().read_scalar(flag) != 0;
+}
+
 }  // namespace
 
 double EnergySums::total_start() const { return std::accumulate(start.begin(), start.end(), 0.0); }
@@ -51,6 +57,7 @@ bool Trainer::sound(double growth) const {
   double before = 0, after = 0;
   for (const View& view : starts_) before += network_.arena().read_scalar(view);
   for (const View& view : ends_) after += network_.arena().read_scalar(view);
+  if (overflowed(network_)) return false;
   return std::isfinite(before) && std::isfinite(after) && (after <= growth * before || before <= 0);
 }
 
@@ -66,6 +73,9 @@ void Trainer::check_weights(const std::string& where) const {
 
 void Trainer::check_energies(const std::string& where, double growth) const {
   if (sound(growth)) return;
+  if (overflowed(network_)) {
+    fail_run("overflow", where, ": a value, weight or error does not fit float16; use gemm: bf16 or tf32", kAdvice);
+  }
   const EnergySums sums = energies();
   // The starts first: relaxation spreads a NaN over the network, and the start still shows where it came from.
   for (const std::vector<double>* list : {&sums.start, &sums.end}) {

@@ -103,6 +103,17 @@ TEST_CASE("narrow: what does not fit float16 is told; bfloat16 takes it") {
   }
 }
 
+TEST_CASE("narrow: training that leaves float16's range stops and says so") {
+  Problem problem = clamped_mlp({4, 3, 2}, 2, 9);
+  for (double& x : problem.data[0]) x *= 1e6;
+  PlanSpec spec = plan_for(problem, 2);
+  spec.operands = DType::f16;
+  Run run(problem, spec, DType::f32);
+  run.step();
+  CHECK_FALSE(run.trainer.sound(1e9));
+  CHECK(contains(error_of([&] { run.trainer.check_energies("batch 1", 1e9); }), "use gemm: bf16 or tf32"));
+}
+
 TEST_CASE("form changes: the same numbers as form values, on any graph") {
   int used = 0;
   for (std::uint64_t seed = 0; seed < 120; ++seed) {
