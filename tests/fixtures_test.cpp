@@ -92,17 +92,23 @@ void read_clamps(const std::string& name, const experiments::ConfigTree& config,
   }
 }
 
+/// A parameter's name in the files, where a slash would make a folder.
+std::string flat(std::string name) {
+  std::replace(name.begin(), name.end(), '/', ':');
+  return name;
+}
+
 void read_parameters(const std::string& name, Fixture& fixture) {
   const Graph graph = fixture.problem.graph();
   Names known;
-  for (const Param& param : graph.params()) known.insert(param.name);
+  for (const Param& param : graph.params()) known.insert(flat(param.name));
   REQUIRE(known == names_in(name + "/weights/"));
   REQUIRE(known == names_in(name + "/gradients/"));
   for (const Param& param : graph.params()) {
     CAPTURE(param.name);
     const H5Dims dims = dims_of(param.spec.shape);
-    const Values weight = file(name).read<double>(name + "/weights/" + param.name, dims);
-    const Values gradient = file(name).read<double>(name + "/gradients/" + param.name, dims);
+    const Values weight = file(name).read<double>(name + "/weights/" + flat(param.name), dims);
+    const Values gradient = file(name).read<double>(name + "/gradients/" + flat(param.name), dims);
     for (std::size_t i = 0; i < param.mask.size(); ++i) {
       if (param.mask[i] == 0) REQUIRE((weight[i] == 0 && gradient[i] == 0));
     }
