@@ -19,9 +19,9 @@ std::vector<std::string> names_in(const List& list) {
 
 /// The value of `list` with that name, or an error at the place with the nearest one.
 template <class List>
-const auto& named(const List& list, const std::string& name, const Place& place, const std::string& what) {
+auto named(const List& list, const std::string& name, const Place& place, const std::string& what) {
   for (const auto* item : list) {
-    if (item->name == name) return *item;
+    if (item->name == name) return item;
   }
   fail_at(place, "there is no ", what, " \"", name, "\"", did_you_mean(name, names_in(list)));
 }
@@ -47,13 +47,13 @@ Attrs read_attrs(const ConfigTree& body, const Op& op) {
 }
 
 OpSpec read_op(const ConfigTree& node) {
-  if (node.is_scalar()) return {&named(all_ops(), node.scalar(), node.place(), "operator"), {}};
+  if (node.is_scalar()) return {named(all_ops(), node.scalar(), node.place(), "operator"), {}};
   if (!node.is_map() || node.entries().size() != 1) {
     fail_at(node.place(), "an operator is a name, as in tanh, or a name with settings, as in {linear: {bias: false}}");
   }
   const auto& [key, key_place, body] = node.entries()[0];
-  const Op& op = named(all_ops(), key, key_place, "operator");
-  return {&op, body.is_null() ? Attrs{} : read_attrs(body, op)};
+  const Op* op = named(all_ops(), key, key_place, "operator");
+  return {op, body.is_null() ? Attrs{} : read_attrs(body, *op)};
 }
 
 EnergySpec read_energy(Fields& fields) {
@@ -61,7 +61,7 @@ EnergySpec read_energy(Fields& fields) {
   if (const ConfigTree* node = fields.child("energy")) {
     std::string name;
     read_value(*node, fields.name_of("energy"), name);
-    spec.energy = &named(all_energies(), name, node->place(), "energy");
+    spec.energy = named(all_energies(), name, node->place(), "energy");
   }
   if (const ConfigTree* node = fields.child("precision")) {
     if (node->is_map()) {
@@ -284,10 +284,10 @@ graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
   if (node.find("nodes") != nullptr || node.find("edges") != nullptr) return read_written_out(node, seed);
   const std::vector<std::string> known = names_in(graphs::all_networks());
   const Choice choice = read_choice(node, "graph (or nodes and edges)", known);
-  const graphs::Network& network = named(graphs::all_networks(), choice.name, choice.place, "network");
+  const graphs::Network* network = named(graphs::all_networks(), choice.name, choice.place, "network");
   ConfigSettings settings(choice, "graph", seed);
   try {
-    graphs::Description graph = network.make(settings);
+    graphs::Description graph = network->make(settings);
     settings.done();
     return graph;
   } catch (const Error& e) {
