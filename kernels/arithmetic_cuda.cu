@@ -7,38 +7,62 @@
 namespace pc::kernels {
 namespace {
 
-using cu::each_entry, cu::matrix, cu::matrix_or_row;
+using cu::At, cu::each_entry, cu::matrix, cu::matrix_or_row, cu::Pack;
 
 template <class T>
 struct Fill {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> out;
   T value;
 
   explicit Fill(const FillArgs& a) : out(matrix<T>(a.out)), value(T(a.value)) {}
   Fill() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const { out(row, col) = value; }
+  [[nodiscard]] bool packs() const { return out.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> all;
+    for (int i = 0; i < n; ++i) all[i] = value;
+    out(at) = all;
+  }
 };
 
 template <class T>
 struct Copy {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> in, out, mask;
 
   explicit Copy(const CopyArgs& a) : in(matrix<T>(a.in)), out(matrix<T>(a.out)), mask(matrix_or_row<T>(a.mask)) {}
   Copy() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const {
-    if (!mask || mask(row, col) != T(0)) out(row, col) = in(row, col);
+  [[nodiscard]] bool packs() const { return in.packs() && out.packs() && mask.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> value = in(at);
+    if (mask) {
+      const Pack<T, n> before = out(at), chosen = mask(at);
+      for (int i = 0; i < n; ++i) value[i] = chosen[i] != T(0) ? value[i] : before[i];
+    }
+    out(at) = value;
   }
 };
 
 template <class T>
 struct Axpby {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, y;
   T a, b;
 
   explicit Axpby(const AxpbyArgs& g) : x(matrix<T>(g.x)), y(matrix<T>(g.y)), a(T(g.a)), b(T(g.b)) {}
   Axpby() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const {
-    y(row, col) = b == T(0) ? a * x(row, col) : a * x(row, col) + b * y(row, col);
+  [[nodiscard]] bool packs() const { return x.packs() && y.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> value = x(at);
+    for (int i = 0; i < n; ++i) value[i] = a * value[i];
+    if (b != T(0)) {  // else y may hold anything
+      const Pack<T, n> before = y(at);
+      for (int i = 0; i < n; ++i) value[i] = value[i] + b * before[i];
+    }
+    y(at) = value;
   }
 };
 
@@ -53,13 +77,17 @@ void multiply_typed(const MultiplyArgs& m, CudaContext& context) {
 
 template <class T>
 struct AddRow {
-  cu::Matrix<T> y;
-  const T* from;
+  static constexpr int kEntries = cu::kPack<T>;
+  cu::Matrix<T> y, row;  // row: of all rows alike
   bool add;
 
-  explicit AddRow(const AddRowArgs& a) : y(matrix<T>(a.y)), from(a.row.as<T>()), add(a.write == Write::add) {}
+  explicit AddRow(const AddRowArgs& a) : y(matrix<T>(a.y)), row{a.row.as<T>(), 0}, add(a.write == Write::add) {}
   AddRow() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const { cu::store(y(row, col), from[col], add); }
+  [[nodiscard]] bool packs() const { return y.packs() && row.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    cu::store(y(at), row(at), add);
+  }
 };
 
 template <class T>

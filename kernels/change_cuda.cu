@@ -8,10 +8,11 @@
 namespace pc::kernels {
 namespace {
 
-using cu::matrix;
+using cu::At, cu::matrix, cu::Pack;
 
 template <class T, Activation f>
 struct MapChange {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, dx, y;
   cu::Narrow narrow;
   T leak;
@@ -25,16 +26,24 @@ struct MapChange {
         leak(T(m.leak)),
         add(m.write == Write::add) {}
   MapChange() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const {
-    T value = scalar::change<f>(x(row, col), dx(row, col), leak).value;
-    if (add) value += y(row, col);
-    y(row, col) = value;
-    narrow(row, col, value);
+  [[nodiscard]] bool packs() const { return x.packs() && dx.packs() && y.packs() && narrow.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    const Pack<T, n> from = x(at), by = dx(at);
+    Pack<T, n> value;
+    for (int i = 0; i < n; ++i) value[i] = scalar::change<f>(from[i], by[i], leak).value;
+    if (add) {
+      const Pack<T, n> before = y(at);
+      for (int i = 0; i < n; ++i) value[i] += before[i];
+    }
+    y(at) = value;
+    narrow(at, value);
   }
 };
 
 template <class T, Activation f>
 struct ChangeError {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> start, dx, z, change, delta, dz;
   cu::Narrow narrow;
   const T* precisions;
@@ -52,21 +61,32 @@ struct ChangeError {
         scale(T(e.precision)),
         leak(T(e.leak)) {}
   ChangeError() = default;
-  /// Twice the entry's energy.
-  __device__ double operator()(std::int64_t row, std::int64_t col) const {
-    T error = (start ? start(row, col) : T(0)) + (dx ? dx(row, col) : T(0)), slope = T(1);
-    if (change && !z) error -= change(row, col);
-    if (z) {
-      const auto at = change ? scalar::change<f>(z(row, col), change(row, col), leak)
-                             : scalar::ValueSlope<T>{T(0), scalar::activate<f>(z(row, col), leak).slope};
-      error -= at.value;
-      slope = at.slope;
+  [[nodiscard]] bool packs() const {
+    return start.packs() && dx.packs() && z.packs() && change.packs() && delta.packs() && dz.packs() && narrow.packs();
+  }
+  /// Twice the entries' energy.
+  template <int n>
+  __device__ double operator()(At<n> at) const {
+    const Pack<T, n> from = start.or_zero(at), by = dx.or_zero(at), z0 = z.or_zero(at), moved = change.or_zero(at);
+    Pack<T, n> d, sent;
+    double energy = 0;
+    for (int i = 0; i < n; ++i) {
+      T error = from[i] + by[i], slope = T(1);
+      if (change && !z) error -= moved[i];
+      if (z) {
+        const auto of = change ? scalar::change<f>(z0[i], moved[i], leak)
+                               : scalar::ValueSlope<T>{T(0), scalar::activate<f>(z0[i], leak).slope};
+        error -= of.value;
+        slope = of.slope;
+      }
+      d[i] = (precisions == nullptr ? scale : scale * precisions[at.col + i]) * error;
+      sent[i] = slope * d[i];
+      energy += d[i] * error;
     }
-    const T d = (precisions == nullptr ? scale : scale * precisions[col]) * error;
-    delta(row, col) = d;
-    if (dz) dz(row, col) = slope * d;
-    narrow(row, col, slope * d);
-    return d * error;
+    delta(at) = d;
+    if (dz) dz(at) = sent;
+    narrow(at, sent);
+    return energy;
   }
 };
 

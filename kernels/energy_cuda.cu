@@ -6,7 +6,7 @@
 namespace pc::kernels {
 namespace {
 
-using cu::fold_rows, cu::matrix, cu::Team;
+using cu::At, cu::fold_rows, cu::matrix, cu::Pack, cu::Team;
 
 /// Precision of a column, in the order of the CPU's products.
 template <class T>
@@ -16,6 +16,7 @@ __device__ T column_precision(T scale, const T* precisions, std::int64_t col) {
 
 template <class T>
 struct GaussianError {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, mu, delta, own;
   const T* precisions;
   T scale;
@@ -28,12 +29,21 @@ struct GaussianError {
         precisions(e.precisions.as<T>()),
         scale(T(e.precision)) {}
   GaussianError() = default;
-  /// Twice the entry's energy.
-  __device__ double operator()(std::int64_t row, std::int64_t col) const {
-    const T error = x(row, col) - mu(row, col), d = column_precision(scale, precisions, col) * error;
-    delta(row, col) = d;
-    if (own) own(row, col) = d;
-    return d * error;
+  [[nodiscard]] bool packs() const { return x.packs() && mu.packs() && delta.packs() && own.packs(); }
+  /// Twice the entries' energy.
+  template <int n>
+  __device__ double operator()(At<n> at) const {
+    Pack<T, n> d = x(at);
+    const Pack<T, n> predicted = mu(at);
+    double energy = 0;
+    for (int i = 0; i < n; ++i) {
+      const T error = d[i] - predicted[i];
+      d[i] = column_precision(scale, precisions, at.col + i) * error;
+      energy += d[i] * error;
+    }
+    delta(at) = d;
+    if (own) own(at) = d;
+    return energy;
   }
 };
 

@@ -8,12 +8,30 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cuda_context.h"
 #include "kernels/view.h"
 
 namespace pc::cu {
+
+/// The place of `n` neighbouring entries of a row.
+template <int n>
+struct At {
+  std::int64_t row, col;
+};
+
+/// Their values. Memory is read and written 16 bytes at a time or not at full speed.
+template <class T, int n>
+struct alignas(sizeof(T) * n) Pack {
+  T items[n];
+
+  __device__ T& operator[](int i) { return items[i]; }
+  __device__ const T& operator[](int i) const { return items[i]; }
+};
+template <class T>
+constexpr int kPack = 16 / sizeof(T);
 
 /// A View as device code sees it. False where the view is empty.
 template <class T>
@@ -23,6 +41,20 @@ struct Matrix {
 
   __device__ T& operator()(std::int64_t row, std::int64_t col) const { return data[row * ld + col]; }
   __host__ __device__ explicit operator bool() const { return data != nullptr; }
+
+  template <int n>
+  __device__ Pack<T, n>& operator()(At<n> at) const {
+    return *reinterpret_cast<Pack<T, n>*>(data + at.row * ld + at.col);
+  }
+  /// The entries, or zeros where the view is empty.
+  template <int n>
+  __device__ Pack<T, n> or_zero(At<n> at) const {
+    return data == nullptr ? Pack<T, n>{} : (*this)(at);
+  }
+  /// Whether packs may be read and written.
+  [[nodiscard]] bool packs() const {
+    return ld % kPack<T> == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, kPack<T>>) == 0;
+  }
 };
 
 template <class T>
@@ -40,6 +72,14 @@ Matrix<T> matrix_or_row(const View& v) {
 template <class T>
 __device__ void store(T& out, T value, bool add) {
   out = add ? out + value : value;
+}
+template <class T, int n>
+__device__ void store(Pack<T, n>& out, Pack<T, n> value, bool add) {
+  if (add) {
+    const Pack<T, n> before = out;
+    for (int i = 0; i < n; ++i) value[i] = before[i] + value[i];
+  }
+  out = value;
 }
 
 /// For calls that read no scalars from the device.
@@ -60,8 +100,42 @@ struct OneScalar {
 template <class Body>
 struct IgnoreScalars {
   Body body;
-  __device__ auto operator()(NoScalars::Values, std::int64_t row, std::int64_t col) const { return body(row, col); }
+  template <class... Place>
+  __device__ auto operator()(NoScalars::Values, Place... place) const {
+    return body(place...);
+  }
 };
+
+/// Most bodies take a row and a column. Those with `kEntries` take At<kEntries>, where `packs()` says that all that
+/// they touch allows it and rows are so many times as long, and else At<1>.
+template <class Body>
+constexpr int kEntries = [] {
+  if constexpr (requires { Body::kEntries; }) {
+    return Body::kEntries;
+  } else {
+    return 1;
+  }
+}();
+template <class Body>
+constexpr int kEntries<IgnoreScalars<Body>> = kEntries<Body>;
+
+template <class Body>
+bool packs(const Body& body) {
+  return body.packs();
+}
+template <class Body>
+bool packs(const IgnoreScalars<Body>& body) {
+  return body.body.packs();
+}
+
+template <int n, class Body, class Values>
+__device__ auto run(const Body& body, const Values& values, std::int64_t row, std::int64_t col) {
+  if constexpr (kEntries < Body >> 1) {
+    return body(values, At<n>{row, col});
+  } else {
+    return body(values, row, col);
+  }
+}
 
 // --- every entry on its own ---
 
@@ -83,17 +157,22 @@ struct Jobs {
   Job<Body> items[n];
 };
 
-template <class Scalars, class Body, int n>
+/// `width`: entries that a body does at once.
+template <int width, class Scalars, class Body, int n>
 __global__ void __launch_bounds__(kEntryThreads)
     each_entry_kernel(Scalars scalars, const __grid_constant__ Jobs<Body, n> jobs) {
   __shared__ typename Scalars::Values values;
-  if (threadIdx.x == 0 && threadIdx.y == 0) values = scalars();
-  __syncthreads();
+  if constexpr (!std::is_same_v<Scalars, NoScalars>) {
+    if (threadIdx.x == 0 && threadIdx.y == 0) values = scalars();
+    __syncthreads();
+  }
   const Job<Body>& job = jobs.items[n == 1 ? 0 : blockIdx.z];
-  const std::int64_t row_step = std::int64_t{gridDim.y} * blockDim.y, col_step = std::int64_t{gridDim.x} * blockDim.x;
+  const std::int64_t row_step = std::int64_t{gridDim.y} * blockDim.y;
+  const std::int64_t col_step = std::int64_t{gridDim.x} * blockDim.x * width;
   for (std::int64_t row = std::int64_t{blockIdx.y} * blockDim.y + threadIdx.y; row < job.rows; row += row_step) {
-    for (std::int64_t col = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; col < job.cols; col += col_step) {
-      job.body(values, row, col);
+    for (std::int64_t col = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * width; col < job.cols;
+         col += col_step) {
+      run<width>(job.body, values, row, col);
     }
   }
 }
@@ -109,41 +188,55 @@ Jobs<Body, n> listed(std::span<const Job<Body>> jobs) {
   }
 }
 
-template <int n, class Scalars, class Body>
+template <int width, int n, class Scalars, class Body>
 void launch_jobs(std::span<const Job<Body>> jobs, cudaStream_t stream, Scalars scalars) {
   std::int64_t rows = 0, cols = 0;
   for (const Job<Body>& job : jobs) {
     rows = std::max(rows, job.rows);
-    cols = std::max(cols, job.cols);
+    cols = std::max(cols, job.cols / width);
   }
   if (rows == 0 || cols == 0) return;
-  constexpr std::int64_t kMaxBlocks = 4096;  // enough to fill any GPU; threads walk on from there
-  unsigned width = 1;
-  while (width < kEntryThreads && width < cols) width *= 2;
-  const dim3 block(width, kEntryThreads / width);
-  const std::int64_t across = std::min((cols + block.x - 1) / block.x, kMaxBlocks);
-  const std::int64_t down = std::min((rows + block.y - 1) / block.y, kMaxBlocks / across);
-  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down), static_cast<unsigned>(jobs.size()));
-  each_entry_kernel<<<grid, block, 0, stream>>>(scalars, listed<n>(jobs));
+  // Enough to fill any GPU; threads walk on from there. What each block makes of scalars, few should make.
+  constexpr std::int64_t kMaxBlocks = std::is_same_v<Scalars, NoScalars> ? 4096 : 1024;
+  unsigned across = 1;
+  while (across < kEntryThreads && across < cols) across *= 2;
+  const dim3 block(across, kEntryThreads / across);
+  const std::int64_t wide = std::min((cols + block.x - 1) / block.x, kMaxBlocks);
+  const std::int64_t high = std::min((rows + block.y - 1) / block.y, kMaxBlocks / wide);
+  const dim3 grid(static_cast<unsigned>(wide), static_cast<unsigned>(high), static_cast<unsigned>(jobs.size()));
+  each_entry_kernel<width><<<grid, block, 0, stream>>>(scalars, listed<n>(jobs));
   PC_CUDA_CHECK(cudaGetLastError());
+}
+
+/// Calls launch.operator()<width>(): how many entries may be done at once.
+template <class Body, class Launch>
+void with_width(std::span<const Job<Body>> jobs, Launch launch) {
+  if constexpr (kEntries < Body >> 1) {
+    const auto wide = [](const Job<Body>& job) { return job.cols % kEntries<Body> == 0 && packs(job.body); };
+    if (std::all_of(jobs.begin(), jobs.end(), wide)) return launch.template operator()<kEntries<Body>>();
+  }
+  launch.template operator()<1>();
 }
 
 /// Runs body(values, row, col) for every entry of the matrix of each job. `scalars()` makes the values that all entries
 /// share from numbers that lie on the device (a rate, a step); it runs once per block.
 template <class Scalars, class Body>
 void each_entry(std::span<const Job<Body>> jobs, cudaStream_t stream, Scalars scalars) {
-  if (jobs.size() == 1) return launch_jobs<1>(jobs, stream, scalars);
-  constexpr auto kMost = std::size_t{kMostJobs<Body>};
-  for (; !jobs.empty(); jobs = jobs.subspan(std::min(jobs.size(), kMost))) {
-    launch_jobs<kMostJobs<Body>>(jobs.first(std::min(jobs.size(), kMost)), stream, scalars);
-  }
+  with_width(jobs, [&]<int width>() {
+    if (jobs.size() == 1) return launch_jobs<width, 1>(jobs, stream, scalars);
+    constexpr auto kMost = std::size_t{kMostJobs<Body>};
+    for (auto rest = jobs; !rest.empty(); rest = rest.subspan(std::min(rest.size(), kMost))) {
+      launch_jobs<width, kMostJobs<Body>>(rest.first(std::min(rest.size(), kMost)), stream, scalars);
+    }
+  });
 }
 
 /// The same for one matrix.
 template <class Scalars, class Body>
 void each_entry(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Scalars scalars, Body body) {
   const Job<Body> job{rows, cols, body};
-  launch_jobs<1>(std::span<const Job<Body>>(&job, 1), stream, scalars);
+  const std::span<const Job<Body>> jobs(&job, 1);
+  with_width(jobs, [&]<int width>() { launch_jobs<width, 1>(jobs, stream, scalars); });
 }
 
 /// Runs body(row, col) for every entry of a matrix.
@@ -249,7 +342,8 @@ struct FoldRow {
     if (team.rank() == 0) values = scalars();
     __syncthreads();
     double total = fold.start(out + row);
-    for (std::int64_t col = team.rank(); col < cols; col += team.size()) total = fold(total, term(values, row, col));
+    for (std::int64_t col = team.rank(); col < cols; col += team.size())
+      total = fold(total, run<1>(term, values, row, col));
     total = team.reduce(total, fold);
     if (team.rank() == 0) fold.store(out + row, total);
   }

@@ -7,23 +7,29 @@
 namespace pc::kernels {
 namespace {
 
-using cu::matrix;
+using cu::At, cu::matrix, cu::Pack;
 
 template <class T, Activation f>
 struct Map {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, y;
   T leak;
   bool add;
 
   explicit Map(const MapArgs& m) : x(matrix<T>(m.x)), y(matrix<T>(m.y)), leak(T(m.leak)), add(m.write == Write::add) {}
   Map() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const {
-    cu::store(y(row, col), scalar::activate<f>(x(row, col), leak).value, add);
+  [[nodiscard]] bool packs() const { return x.packs() && y.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> value = x(at);
+    for (int i = 0; i < n; ++i) value[i] = scalar::activate<f>(value[i], leak).value;
+    cu::store(y(at), value, add);
   }
 };
 
 template <class T, Activation f>
 struct MapPullback {
+  static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, dy, dx;
   T leak;
   bool add;
@@ -31,8 +37,13 @@ struct MapPullback {
   explicit MapPullback(const MapPullbackArgs& m)
       : x(matrix<T>(m.x)), dy(matrix<T>(m.dy)), dx(matrix<T>(m.dx)), leak(T(m.leak)), add(m.write == Write::add) {}
   MapPullback() = default;
-  __device__ void operator()(std::int64_t row, std::int64_t col) const {
-    cu::store(dx(row, col), scalar::activate<f>(x(row, col), leak).slope * dy(row, col), add);
+  [[nodiscard]] bool packs() const { return x.packs() && dy.packs() && dx.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> value = x(at);
+    const Pack<T, n> by = dy(at);
+    for (int i = 0; i < n; ++i) value[i] = scalar::activate<f>(value[i], leak).slope * by[i];
+    cu::store(dx(at), value, add);
   }
 };
 

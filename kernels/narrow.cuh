@@ -7,11 +7,12 @@
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/launch.cuh"
 #include "kernels/narrow.h"
 
 namespace pc::cu {
 
-/// Stores an entry as an operand; nothing where there is nowhere to.
+/// Stores entries as an operand; nothing where there is nowhere to.
 class Narrow {
  public:
   Narrow() = default;
@@ -24,18 +25,30 @@ class Narrow {
 
   template <class T>
   __device__ void operator()(std::int64_t row, std::int64_t col, T value) const {
+    (*this)(At<1>{row, col}, Pack<T, 1>{value});
+  }
+  template <class T, int n>
+  __device__ void operator()(At<n> at, const Pack<T, n>& value) const {
     if constexpr (std::is_same_v<T, float>) {
       if (data_ == nullptr) return;
-      const float scaled = scale_ * value;
-      if (!half_) {
-        static_cast<__nv_bfloat16*>(data_)[row * ld_ + col] = __float2bfloat16_rn(scaled);
-        return;
+      const std::int64_t place = at.row * ld_ + at.col;
+      if (half_) {
+        Pack<__half, n> rounded;
+        for (int i = 0; i < n; ++i) {
+          rounded[i] = __float2half_rn(scale_ * value[i]);
+          // Whoever writes, writes the same.
+          if (__hisinf(rounded[i]) != 0 && !isinf(value[i])) *overflow_ = 1.0;
+        }
+        *reinterpret_cast<Pack<__half, n>*>(static_cast<__half*>(data_) + place) = rounded;
+      } else {
+        Pack<__nv_bfloat16, n> rounded;
+        for (int i = 0; i < n; ++i) rounded[i] = __float2bfloat16_rn(scale_ * value[i]);
+        *reinterpret_cast<Pack<__nv_bfloat16, n>*>(static_cast<__nv_bfloat16*>(data_) + place) = rounded;
       }
-      const __half rounded = __float2half_rn(scaled);
-      static_cast<__half*>(data_)[row * ld_ + col] = rounded;
-      if (__hisinf(rounded) != 0 && !isinf(value)) *overflow_ = 1.0;  // whoever writes, writes the same
     }
   }
+  /// Whether four entries may be written at once.
+  [[nodiscard]] bool packs() const { return ld_ % 4 == 0 && reinterpret_cast<std::uintptr_t>(data_) % 8 == 0; }
 
  private:
   void* data_ = nullptr;

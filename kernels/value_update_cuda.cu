@@ -8,7 +8,7 @@
 namespace pc::kernels {
 namespace {
 
-using cu::matrix, cu::matrix_or_row;
+using cu::At, cu::matrix, cu::matrix_or_row, cu::Pack;
 
 /// own - back where an entry is free.
 template <class T>
@@ -25,21 +25,42 @@ struct Gradient {
         from(matrix<T>(v.from)),
         whole(matrix<T>(v.whole)),
         narrow(v.narrow) {}
-  __device__ bool moves(std::int64_t row, std::int64_t col) const { return !free || free(row, col) != T(0); }
-  __device__ T operator()(std::int64_t row, std::int64_t col) const {
-    return (own ? own(row, col) : T(0)) - (back ? back(row, col) : T(0));
+  [[nodiscard]] bool packs() const {
+    return x.packs() && own.packs() && back.packs() && free.packs() && from.packs() && whole.packs() && narrow.packs();
+  }
+  /// Where entries move, and the gradient there; elsewhere it is zero.
+  template <int n>
+  struct Slope {
+    Pack<T, n> value;
+    bool moves[n];
+  };
+  template <int n>
+  __device__ Slope<n> operator()(At<n> at) const {
+    const Pack<T, n> mask = free.or_zero(at), of_own = own.or_zero(at), of_others = back.or_zero(at);
+    Slope<n> slope;
+    for (int i = 0; i < n; ++i) {
+      slope.moves[i] = !free || mask[i] != T(0);
+      slope.value[i] = slope.moves[i] ? of_own[i] - of_others[i] : T(0);
+    }
+    return slope;
   }
   /// x -= step, and what else is wanted of x.
-  __device__ void move(std::int64_t row, std::int64_t col, T step) const {
-    const T now = x(row, col) - step;
-    x(row, col) = now;
-    if (whole) whole(row, col) = from(row, col) + now;
-    narrow(row, col, now);
+  template <int n>
+  __device__ void move(At<n> at, const Pack<T, n>& step) const {
+    Pack<T, n> now = x(at);
+    for (int i = 0; i < n; ++i) now[i] -= step[i];
+    x(at) = now;
+    narrow(at, now);
+    if (!whole) return;
+    Pack<T, n> sum = from(at);
+    for (int i = 0; i < n; ++i) sum[i] += now[i];
+    whole(at) = sum;
   }
 };
 
 template <class T>
 struct ValueSgd {
+  static constexpr int kEntries = cu::kPack<T>;
   Gradient<T> gradient;
   cu::Matrix<T> velocity;
   const double* bound;
@@ -53,17 +74,22 @@ struct ValueSgd {
         rate(a.rate),
         momentum(T(a.momentum)) {}
   ValueSgd() = default;
-  /// The gradient's size.
-  __device__ double operator()(std::int64_t row, std::int64_t col) const {
-    if (!gradient.moves(row, col)) {
-      gradient.move(row, col, T(0));
-      return 0;
+  [[nodiscard]] bool packs() const { return gradient.packs() && velocity.packs(); }
+  /// The gradient's largest size.
+  template <int n>
+  __device__ double operator()(At<n> at) const {
+    const auto g = gradient(at);
+    Pack<T, n> step = g.value, speed = velocity.or_zero(at);
+    const T length = T(rate * (bound != nullptr ? *bound : 1.0));
+    double most = 0;
+    for (int i = 0; i < n; ++i) {
+      if (velocity && g.moves[i]) step[i] = speed[i] = momentum * speed[i] + g.value[i];
+      step[i] *= length;
+      most = cu::Largest{}(most, std::abs(double(g.value[i])));
     }
-    const T g = gradient(row, col);
-    T step = g;
-    if (velocity) step = velocity(row, col) = momentum * velocity(row, col) + g;
-    gradient.move(row, col, T(rate * (bound != nullptr ? *bound : 1.0)) * step);
-    return std::abs(double(g));
+    if (velocity) velocity(at) = speed;
+    gradient.move(at, step);
+    return most;
   }
 };
 
@@ -90,14 +116,17 @@ void value_adam_typed(const ValueAdamArgs& a, CudaContext& context) {
   cu::fold_rows(a.g.x.rows(), a.g.x.cols(), context.stream, a.g.steepest.as<double>(), cu::Largest{},
                 Corrections<T>{a.step.as<double>(), a.rate, a.beta1, a.beta2},
                 [=] __device__(const Values& values, std::int64_t row, std::int64_t col) -> double {
-                  if (!gradient.moves(row, col)) {
-                    gradient.move(row, col, T(0));
+                  const At<1> at{row, col};
+                  const auto slope = gradient(at);
+                  if (!slope.moves[0]) {
+                    gradient.move(at, Pack<T, 1>{T(0)});
                     return 0;
                   }
-                  const T g = gradient(row, col);
+                  const T g = slope.value[0];
                   const T first = m(row, col) = beta1 * m(row, col) + (T(1) - beta1) * g;
                   const T second = v(row, col) = beta2 * v(row, col) + (T(1) - beta2) * g * g;
-                  gradient.move(row, col, values.rate * first / (std::sqrt(second * values.correct2) + epsilon));
+                  const T step = values.rate * first / (std::sqrt(second * values.correct2) + epsilon);
+                  gradient.move(at, Pack<T, 1>{step});
                   return std::abs(double(g));
                 });
 }

@@ -8,7 +8,7 @@
 namespace pc::kernels {
 namespace {
 
-using cu::each_entry, cu::matrix;
+using cu::At, cu::each_entry, cu::matrix, cu::Pack;
 
 /// What lies on the device: rate, clip, and the step number of Adam.
 struct OnDevice {
@@ -62,6 +62,7 @@ struct AdamScalars {
 
 template <class T>
 struct Adam {
+  static constexpr int kEntries = cu::kPack<T>;
   using Values = typename AdamScalars<T>::Values;
   cu::Matrix<T> w, dw, mask, m, v;
   T beta1, beta2, epsilon, pull;
@@ -77,12 +78,21 @@ struct Adam {
         epsilon(T(a.epsilon)),
         pull(T(a.decoupled ? 0 : a.decay)) {}
   Adam() = default;
-  __device__ void operator()(const Values& values, std::int64_t row, std::int64_t col) const {
-    if (mask && mask(row, col) == T(0)) return;
-    const T g = values.scale * dw(row, col) - pull * w(row, col);
-    const T first = m(row, col) = beta1 * m(row, col) + (T(1) - beta1) * g;
-    const T second = v(row, col) = beta2 * v(row, col) + (T(1) - beta2) * g * g;
-    w(row, col) = values.keep * w(row, col) + values.rate * first / (std::sqrt(second * values.correct2) + epsilon);
+  [[nodiscard]] bool packs() const { return w.packs() && dw.packs() && mask.packs() && m.packs() && v.packs(); }
+  template <int n>
+  __device__ void operator()(const Values& values, At<n> at) const {
+    Pack<T, n> weight = w(at), first = m(at), second = v(at);
+    const Pack<T, n> slope = dw(at), kept = mask.or_zero(at);
+    for (int i = 0; i < n; ++i) {
+      if (mask && kept[i] == T(0)) continue;
+      const T g = values.scale * slope[i] - pull * weight[i];
+      first[i] = beta1 * first[i] + (T(1) - beta1) * g;
+      second[i] = beta2 * second[i] + (T(1) - beta2) * g * g;
+      weight[i] = values.keep * weight[i] + values.rate * first[i] / (std::sqrt(second[i] * values.correct2) + epsilon);
+    }
+    m(at) = first;
+    v(at) = second;
+    w(at) = weight;
   }
 };
 
