@@ -52,6 +52,10 @@ inline std::size_t gemm_alike(const GemmArgs& g) {
                        g.b.ld(), g.c.ld(), g.a.exponent + g.b.exponent);
 }
 
-inline constexpr Kernel<GemmArgs> gemm{"gemm", gemm_cpu, PC_CUDA(gemm_cuda), gemm_alike, PC_CUDA(gemm_cuda_together)};
+/// Two products with a factor in common whose others are neighbours, in the same matrix or summed into the same place.
+std::optional<GemmArgs> join_gemm(const GemmArgs& first, const GemmArgs& second);
+
+inline constexpr Kernel<GemmArgs> gemm{"gemm",   gemm_cpu, PC_CUDA(gemm_cuda), gemm_alike, PC_CUDA(gemm_cuda_together),
+                                       join_gemm};
 
 }  // namespace pc::kernels

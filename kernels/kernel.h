@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -77,6 +78,8 @@ struct Call {
   std::size_t alike = 0;
   std::shared_ptr<const void> args = {};
   std::function<void(const std::vector<const void*>&, CudaContext&)> together = {};
+  // This call and an earlier one of the same kernel, with these arguments, as one; nothing: they are two.
+  std::function<std::optional<Call>(const void* earlier)> join = {};
 
   /// Bytes of all views that the call touches; a gather counts its whole table.
   [[nodiscard]] double bytes() const;
@@ -119,35 +122,47 @@ struct Kernel {
   // such launch.
   std::size_t (*alike)(const Args&) = nullptr;
   void (*cuda_together)(std::span<const Args* const>, CudaContext&) = nullptr;
+  // Two calls, the second right after the first, as one that leaves the same but for rounding. Null: never.
+  std::optional<Args> (*join)(const Args& first, const Args& second) = nullptr;
 
   void operator()(const Exec& exec, const Args& args) const {
     args.check();
     PC_CHECK(exec.device == Device::cpu || cuda != nullptr, "kernel", name, " has no CUDA version in this build");
-    if (exec.recorder != nullptr) {
-      Touches touches;
-      args.touches(touches);
-      Call call{.kernel = name,
-                .part = {},
-                .cpu = [fn = cpu, args](Share share) { fn(args, share); },
-                .cuda = [fn = cuda, args](CudaContext& context) { fn(args, context); },
-                .touches = std::move(touches).take(),
-                .flops = args.flops()};
-      if (alike != nullptr && cuda_together != nullptr) {
-        call.alike = alike(args);
-        call.args = std::make_shared<const Args>(args);
-        call.together = [fn = cuda_together](const std::vector<const void*>& list, CudaContext& context) {
-          std::vector<const Args*> typed;
-          for (const void* item : list) typed.push_back(static_cast<const Args*>(item));
-          fn(typed, context);
-        };
-      }
-      return exec.recorder->record(std::move(call));
-    }
+    if (exec.recorder != nullptr) return exec.recorder->record(call(args));
     if (exec.device == Device::cpu) {
       cpu(args, Share{});
     } else {
       cuda(args, *exec.cuda);
     }
+  }
+
+ private:
+  [[nodiscard]] Call call(const Args& args) const {
+    Touches touches;
+    args.touches(touches);
+    Call made{.kernel = name,
+              .part = {},
+              .cpu = [fn = cpu, args](Share share) { fn(args, share); },
+              .cuda = [fn = cuda, args](CudaContext& context) { fn(args, context); },
+              .touches = std::move(touches).take(),
+              .flops = args.flops()};
+    if (alike != nullptr && cuda_together != nullptr) {
+      made.alike = alike(args);
+      made.args = std::make_shared<const Args>(args);
+      made.together = [fn = cuda_together](const std::vector<const void*>& list, CudaContext& context) {
+        std::vector<const Args*> typed;
+        for (const void* item : list) typed.push_back(static_cast<const Args*>(item));
+        fn(typed, context);
+      };
+    }
+    if (join != nullptr) {
+      made.args = std::make_shared<const Args>(args);
+      made.join = [kernel = *this, args](const void* earlier) -> std::optional<Call> {
+        const std::optional<Args> both = kernel.join(*static_cast<const Args*>(earlier), args);
+        return both ? std::optional(kernel.call(*both)) : std::nullopt;
+      };
+    }
+    return made;
   }
 };
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
+#include <utility>
 
 #include "kernels/exec.h"
 #include "kernels/team.h"
@@ -67,6 +69,51 @@ void Program::record(Call call) {
   }
   barrier_.push_back(barrier);
   calls_.push_back(std::move(call));
+}
+
+void Program::join() {
+  if (apart_) return;
+  constexpr std::size_t kFar = 64;  // calls that a call may move over
+  const auto meet = [](const Call& a, const Call& b) {
+    return std::any_of(a.touches.begin(), a.touches.end(), [&](const Touch& x) {
+      return std::any_of(b.touches.begin(), b.touches.end(),
+                         [&](const Touch& y) { return (x.write || y.write) && overlap(x.view, y.view); });
+    });
+  };
+  std::vector<Call> joined;
+  // Joins a call with an earlier one, in the place of either. Returns whether it is done with.
+  const auto join_with = [&](std::size_t i, Call& call) {
+    if (joined[i].kernel != call.kernel || joined[i].part != call.part) return false;
+    std::optional<Call> both = call.join(joined[i].args.get());
+    if (!both) return false;
+    both->part = call.part;
+    const auto first = joined.begin() + static_cast<std::ptrdiff_t>(i);
+    const auto free = [&](const Call& moved) {
+      return std::none_of(first + 1, joined.end(), [&](const Call& other) { return meet(moved, other); });
+    };
+    if (free(*first)) {
+      call = std::move(*both);
+      joined.erase(first);
+    } else if (free(call)) {
+      *first = std::move(*both);
+      return true;
+    }
+    return false;
+  };
+  for (Call& call : calls_) {
+    bool gone = false;
+    for (std::size_t i = joined.size(); call.join && !gone && i > 0 && joined.size() - i < kFar; --i) {
+      gone = join_with(i - 1, call);
+    }
+    if (!gone) joined.push_back(std::move(call));
+  }
+  calls_.clear();
+  barrier_.clear();
+  since_barrier_.clear();
+  for (Call& call : joined) {
+    part_ = call.part;
+    record(std::move(call));
+  }
 }
 
 double Program::flops() const {

@@ -24,6 +24,10 @@ class Program final : public Recorder {
   /// same numbers gives the same bits wherever it stands.
   void apart() { apart_ = true; }
 
+  /// Makes one call of two where their kernel knows how (Kernel::join) and nothing between them minds. For CUDA, where
+  /// few large calls are faster than many; sums are then rounded otherwise. Call it when all is recorded.
+  void join();
+
   [[nodiscard]] const std::vector<Call>& calls() const { return calls_; }
   [[nodiscard]] bool barrier_before(std::size_t call) const { return barrier_[call]; }
   [[nodiscard]] double flops() const;

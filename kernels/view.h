@@ -162,11 +162,18 @@ struct View {
   }
 };
 
-/// Whether two views share memory.
+/// Whether two views share memory. Different columns of one matrix do not.
 inline bool overlap(const View& a, const View& b) {
   const auto* a0 = static_cast<const std::byte*>(a.data);
   const auto* b0 = static_cast<const std::byte*>(b.data);
-  return a0 < b0 + b.extent() && b0 < a0 + a.extent();
+  if (a0 >= b0 + b.extent() || b0 >= a0 + a.extent()) return false;
+  const auto bytes = [](const View& v, std::int64_t entries) {
+    return entries * static_cast<std::int64_t>(size_of(v.dtype));
+  };
+  const std::int64_t row = bytes(a, a.ld());
+  if (row == 0 || bytes(b, b.ld()) != row) return true;
+  const std::int64_t begin = ((b0 - a0) % row + row) % row;  // of b's columns, where a's begin at 0
+  return begin < bytes(a, a.cols()) || begin + bytes(b, b.cols()) > row;
 }
 
 /// Whether a matrix product of float32 takes operands of this type.

@@ -52,20 +52,30 @@ View Arena::take(const std::string& name, const Shape& shape, DType dtype) {
   return view;
 }
 
-void Arena::check_packed(const View& view) const {
-  PC_CHECK(view.rows() <= 1 || view.ld() == view.cols(), "arena", "a view with gaps between its rows cannot be copied");
+/// Calls copy(byte in the view, byte in packed memory, bytes) for the whole view, or row by row where there are gaps.
+template <class Copy>
+void Arena::each_run(const View& view, Copy copy) const {
   PC_CHECK(view.device == exec_.device, "arena", "the view is of another device");
+  const std::size_t size = size_of(view.dtype);
+  if (view.rows() <= 1 || view.ld() == view.cols()) return copy(0, 0, static_cast<std::size_t>(view.count()) * size);
+  const std::size_t run = static_cast<std::size_t>(view.cols()) * size;
+  for (std::size_t row = 0; row < static_cast<std::size_t>(view.rows()); ++row) {
+    copy(row * static_cast<std::size_t>(view.ld()) * size, row * run, run);
+  }
 }
 
 void Arena::upload(const View& to, const void* from) const {
-  check_packed(to);
-  copy_bytes(exec_, to.data, exec_.device, from, Device::cpu, static_cast<std::size_t>(to.count()) * size_of(to.dtype));
+  each_run(to, [&](std::size_t at, std::size_t packed, std::size_t bytes) {
+    copy_bytes(exec_, static_cast<std::byte*>(to.data) + at, exec_.device, static_cast<const std::byte*>(from) + packed,
+               Device::cpu, bytes);
+  });
 }
 
 void Arena::download(const View& from, void* to) const {
-  check_packed(from);
-  copy_bytes(exec_, to, Device::cpu, from.data, exec_.device,
-             static_cast<std::size_t>(from.count()) * size_of(from.dtype));
+  each_run(from, [&](std::size_t at, std::size_t packed, std::size_t bytes) {
+    copy_bytes(exec_, static_cast<std::byte*>(to) + packed, Device::cpu, static_cast<const std::byte*>(from.data) + at,
+               exec_.device, bytes);
+  });
 }
 
 std::vector<double> Arena::read(const View& view) const {

@@ -39,7 +39,8 @@ class Arena {
   void zero(const View& view) const;
 
  private:
-  void check_packed(const View& view) const;
+  template <class Copy>
+  void each_run(const View& view, Copy copy) const;
 
   Exec exec_;
   std::map<std::string, View> views_;

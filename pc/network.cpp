@@ -52,7 +52,13 @@ Draw draw_for(const Param& param, const Pattern* pattern, WeightInit init) {
 
 Network::Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_batch, std::uint64_t seed,
                  WeightInit init)
-    : graph_(std::move(graph)), arena_(exec), dtype_(dtype), max_batch_(max_batch), seed_(seed) {
+    : graph_(std::move(graph)),
+      arena_(exec),
+      dtype_(dtype),
+      max_batch_(max_batch),
+      seed_(seed),
+      first_maps_(pc::first_maps(graph_)),
+      neighbours_(neighbours(graph_)) {
   PC_CHECK(max_batch > 0, "network", "a batch of ", max_batch, " is too small");
   for (const Edge& edge : graph_.edges()) {
     for (const Link& link : edge.chain) {
@@ -141,8 +147,23 @@ void Network::init_weight(ParamId id, WeightInit init) {
   arena_.write(weight(id), values);
 }
 
+/// Memory that neighbours are parts of.
+View Network::shared(const std::string& name, const Shape& shape) {
+  View& view = shared_[name];
+  if (view.empty()) view = arena_.take(name, shape, dtype_);
+  return view;
+}
+
 View Network::param_buffer(const std::string& kind, ParamId id) {
   const Param& param = graph_.param(id);
+  if (const auto& place = neighbours_.params[static_cast<std::size_t>(id)]) {
+    const Shape shape{neighbours_.rows[static_cast<std::size_t>(place->group)], param.spec.shape[1]};
+    View part = shared(kind + "/rows " + std::to_string(place->group), shape);
+    part.data =
+        static_cast<std::byte*>(part.data) + static_cast<std::size_t>(place->offset * part.ld()) * size_of(dtype_);
+    part.shape = param.spec.shape;
+    return part;
+  }
   return arena_.take(kind + "/" + param.name, param.spec.shape, dtype_);
 }
 
@@ -153,10 +174,19 @@ View Network::node_buffer(const std::string& kind, NodeId id, std::int64_t batch
 
 View Network::prediction_buffer(const std::string& kind, PredictionId id, std::int64_t batch) {
   const Prediction& p = graph_.prediction(id);
+  if (const auto& place = neighbours_.predictions[static_cast<std::size_t>(id)]) {
+    const std::int64_t columns = neighbours_.columns[static_cast<std::size_t>(place->group)];
+    View part = shared(kind + "/columns " + std::to_string(place->group), {max_batch_, columns});
+    part.data = static_cast<std::byte*>(part.data) + static_cast<std::size_t>(place->offset) * size_of(dtype_);
+    part.shape = graph_.node(p.node).shape.batched(max_batch_);
+    part.stride = columns;
+    return part.first_rows(batch);
+  }
   return arena_.take(kind + "/" + p.name, graph_.node(p.node).shape.batched(max_batch_), dtype_).first_rows(batch);
 }
 
 View Network::link_buffer(const std::string& kind, EdgeId edge, int link, std::int64_t batch) {
+  if (link == 0) edge = first_maps_[static_cast<std::size_t>(edge)];
   const Edge& e = graph_.edge(edge);
   return arena_
       .take(kind + "/" + e.name + "/" + std::to_string(link),
@@ -183,12 +213,30 @@ View Network::row_buffer(const std::string& name, std::int64_t batch) {
   return arena_.take(name, {max_batch_}, DType::f64).first_rows(batch);
 }
 
+/// The memory that a view is a true part of, where it has neighbours; null: it has none.
+const View* Network::whole_of(const View& of) const {
+  for (const auto& [name, whole] : shared_) {
+    if (overlap(whole, of) && of.count() < whole.count()) return &whole;
+  }
+  return nullptr;
+}
+
 View Network::operand(const View& of, DType type, int exponent) {
   View& copy = operands_[{of.data, of.rows(), of.cols(), type, exponent}];
   if (!copy.empty()) return copy;
   if (type == DType::tf32) {
     copy = of;
     copy.dtype = type;
+  } else if (const View* whole = whole_of(of)) {
+    // Neighbours' operands are neighbours.
+    const View all = operand(*whole, type, exponent);
+    const auto entries = (static_cast<const std::byte*>(of.data) - static_cast<const std::byte*>(whole->data)) /
+                         static_cast<std::ptrdiff_t>(size_of(of.dtype));
+    View part = all.columns(entries % whole->ld(), of.cols());
+    part.data =
+        static_cast<std::byte*>(part.data) + static_cast<std::size_t>(entries / whole->ld() * all.ld()) * size_of(type);
+    part.shape = {of.rows(), of.cols()};
+    copy = part;
   } else {
     // Tensor cores want rows to begin at multiples of 16 bytes; the products of a network with rows of an odd length
     // are several times slower without.

@@ -1,6 +1,7 @@
 // A graph with its parameters and all its buffers on a device.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "pc/arena.h"
 #include "pc/graph.h"
+#include "pc/neighbours.h"
 
 namespace pc {
 
@@ -51,7 +53,8 @@ class Network {
   // Values and errors, [batch, shape].
   [[nodiscard]] View node_buffer(const std::string& kind, NodeId id, std::int64_t batch);
   [[nodiscard]] View prediction_buffer(const std::string& kind, PredictionId id, std::int64_t batch);
-  /// Belongs to link `link` of an edge and has the shape that the link gives.
+  /// Belongs to link `link` of an edge and has the shape that the link gives. That of a first link which is an
+  /// activation belongs to all edges that begin with it (first_maps).
   [[nodiscard]] View link_buffer(const std::string& kind, EdgeId edge, int link, std::int64_t batch);
   [[nodiscard]] View value(NodeId id, std::int64_t batch) { return node_buffer("x", id, batch); }
   /// Precisions of a prediction, one per entry; empty where there is one for all, which `precision_scale` then is.
@@ -68,6 +71,12 @@ class Network {
   /// Set to 1 by whatever does not fit a float16 operand.
   [[nodiscard]] View overflow() { return scalar("flag/overflow"); }
 
+  /// The edge whose buffers hold what an edge's first link, an activation, makes, and whether others' do too.
+  [[nodiscard]] EdgeId first_map(EdgeId edge) const { return first_maps_[static_cast<std::size_t>(edge)]; }
+  [[nodiscard]] bool shares_map(EdgeId edge) const {
+    return std::count(first_maps_.begin(), first_maps_.end(), first_map(edge)) > 1;
+  }
+
   /// What an operator call needs, for link `link` of an edge, given the value buffers of this batch.
   [[nodiscard]] std::vector<View> link_inputs(EdgeId edge, int link, std::int64_t batch);
   [[nodiscard]] std::vector<View> link_weights(EdgeId edge, int link) const;
@@ -78,6 +87,8 @@ class Network {
 
  private:
   void init_weight(ParamId id, WeightInit init);
+  View shared(const std::string& name, const Shape& shape);
+  [[nodiscard]] const View* whole_of(const View& of) const;
   void place_patterns();
 
   Graph graph_;
@@ -85,6 +96,9 @@ class Network {
   DType dtype_;
   std::int64_t max_batch_;
   std::uint64_t seed_;
+  std::vector<EdgeId> first_maps_;
+  Neighbours neighbours_;
+  std::map<std::string, View> shared_;  // what neighbours are parts of
   std::vector<View> weights_, masks_;
   std::map<std::tuple<void*, std::int64_t, std::int64_t, DType, int>, View> operands_;
   std::map<ParamId, std::shared_ptr<const Pattern>> patterns_;

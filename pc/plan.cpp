@@ -32,6 +32,7 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   if (asked.schedule->engine == Engine::reverse) {
     phases_.resize(1);
     record_backprop(phases_[0].start, network, asked);
+    if (asked.optimize) join();
     return;
   }
   const PlanSpec spec = own_pace(asked, network.graph());
@@ -43,6 +44,7 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   PC_CHECK(!spec.watch || !std::holds_alternative<GradientNorm>(stop_), "plan",
            "energies cannot be watched where gradients are; use stop: steps or plateau");
   PlanBuilder(network, spec, *this).build();
+  if (spec.optimize) join();
   if (fixed) return;
   // Until the steps repeat, the signal has not reached every node, and standing still means nothing. How long that is
   // depends on the graph, not on what this plan leaves out.
@@ -52,6 +54,16 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
     lean.optimize = true;
     first_look_ = Plan(network, lean).first_look_;
   }
+}
+
+/// On CUDA, products that can be one are.
+void Plan::join() {
+  if (network_->exec().device != Device::cuda) return;
+  for (Phase& phase : phases_) {
+    phase.start.join();
+    for (Program& step : phase.steps) step.join();
+  }
+  finish_.join();
 }
 
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "kernels/arithmetic.h"
@@ -29,6 +30,7 @@ PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
       nodes_(static_cast<std::size_t>(graph_.node_count())),
       predictions_(static_cast<std::size_t>(graph_.prediction_count())),
       edge_back_(static_cast<std::size_t>(graph_.edge_count())),
+      mapped_(static_cast<std::size_t>(graph_.edge_count())),
       prepared_(static_cast<std::size_t>(graph_.param_count())),
       weight_version_(static_cast<std::size_t>(graph_.param_count()), 0) {
   for (const Clamp& clamp : spec_.clamps) {
@@ -148,10 +150,23 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
   l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link)}, out, write);
 }
 
-void PlanBuilder::predict_edge(EdgeId e, View mu, Write write) {
-  for (int link = 0; link < last_link(e); ++link) {
+/// Whether an edge's first link, which it shares with others, or that link's change, has been made for one of them.
+bool PlanBuilder::mapped(EdgeId e, bool change) {
+  if (!network_.shares_map(e)) return false;
+  return same(mapped_[static_cast<std::size_t>(network_.first_map(e))],
+              {source_version(graph_.edge(e).from[0]), change ? 1 : 0});
+}
+
+/// The first links of an edge, so many.
+void PlanBuilder::predict_inner(EdgeId e, int links) {
+  for (int link = 0; link < links; ++link) {
+    if (link == 0 && mapped(e, false)) continue;
     predict_link(e, link, network_.link_buffer("z", e, link, spec_.batch), Write::set);
   }
+}
+
+void PlanBuilder::predict_edge(EdgeId e, View mu, Write write) {
+  predict_inner(e, last_link(e));
   predict_link(e, last_link(e), mu, write);
 }
 
@@ -181,10 +196,7 @@ void PlanBuilder::predict(PredictionId p) {
   if (s.changed) return;
   if (s.fused) {
     const EdgeId e = prediction.edges[0];
-    for (int link = 0; link < last_link(e); ++link) {
-      predict_link(e, link, network_.link_buffer("z", e, link, spec_.batch), Write::set);
-    }
-    return;
+    return predict_inner(e, last_link(e));
   }
   if (prediction.edges.empty()) return kernels::fill(exec_, {.out = mu(p)});
   if (!any_constant || !any_moving) {
@@ -276,7 +288,8 @@ void PlanBuilder::nudge_pull(NodeId v) {
 
 // --- the way back ---
 
-/// Brings what an edge's prediction sends to the output of each of its links ("dz").
+/// Brings what an edge's prediction sends to the output of each of its links ("dz"); but of a first link that it shares
+/// with others, whose buffers are theirs too.
 void PlanBuilder::edge_backward(EdgeId e) {
   const PredictionId p = graph_.edge(e).prediction;
   Key key = edge_key(e);
@@ -284,7 +297,7 @@ void PlanBuilder::edge_backward(EdgeId e) {
   key.push_back(gated_ ? 1 : 0);
   if (same(edge_back_[static_cast<std::size_t>(e)], key)) return;
   const int from = state(p).fused ? last_link(e) - 1 : last_link(e);
-  for (int link = from; link > 0; --link) {
+  for (int link = from; link > (network_.shares_map(e) ? 1 : 0); --link) {
     pull_link(e, link, 0, network_.link_buffer("dz", e, link - 1, spec_.batch), Write::set);
   }
 }
@@ -303,7 +316,21 @@ void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write
 }
 
 /// Adds what arrives at the beginning of an edge to one of its sources' "back".
-void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) { pull_link(e, 0, source, back, write); }
+void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) {
+  if (network_.shares_map(e)) return pull_edges({e}, back, write);
+  pull_link(e, 0, source, back, write);
+}
+
+/// The same for edges that share their first link: what arrives at its output is added up before it goes through.
+void PlanBuilder::pull_edges(const std::vector<EdgeId>& edges, View back, Write write) {
+  const View dz = network_.link_buffer("dz", edges[0], 0, spec_.batch);
+  Write next = Write::set;
+  for (const EdgeId e : edges) {
+    pull_link(e, 1, 0, dz, next);
+    next = Write::add;
+  }
+  pull_link(edges[0], 0, 0, back, write);
+}
 
 /// back = sum over the edges out of v of (d op/dx_v)^T of what they send. False if it is known to be zero.
 bool PlanBuilder::pull_back(NodeId v) {
@@ -333,9 +360,19 @@ bool PlanBuilder::pull_back(NodeId v) {
   part("pullback");
   const View back = buffer("back", v);
   Write write = Write::set;
+  for (const auto& [e, source] : contributions) edge_backward(e);
+  std::map<EdgeId, std::vector<EdgeId>> by_map;
   for (const auto& [e, source] : contributions) {
-    edge_backward(e);
-    pull_edge(e, source, back, write);
+    if (network_.shares_map(e)) by_map[network_.first_map(e)].push_back(e);
+  }
+  for (const auto& [e, source] : contributions) {
+    if (!network_.shares_map(e)) {
+      pull_edge(e, source, back, write);
+    } else if (const auto& edges = by_map[network_.first_map(e)]; edges[0] == e) {
+      pull_edges(edges, back, write);
+    } else {
+      continue;
+    }
     write = Write::add;
   }
   return true;

@@ -78,11 +78,14 @@ class PlanBuilder {
   void predict_edges(PredictionId p, bool constant_ones, View mu, Write write);
   void predict_edge(EdgeId e, View mu, Write write);
   void predict_link(EdgeId e, int link, View out, Write write);
+  void predict_inner(EdgeId e, int links);
+  bool mapped(EdgeId e, bool change);
   void compare(PredictionId p, bool want_energy, double factor);
   void nudge_pull(NodeId v);
   void edge_backward(EdgeId e);
   void pull_link(EdgeId e, int link, int source, View dx, Write write);
   void pull_edge(EdgeId e, int source, View back, Write write);
+  void pull_edges(const std::vector<EdgeId>& edges, View back, Write write);
   bool pull_back(NodeId v);
   View own_gradient(NodeId v);
   std::vector<Pull> pull(Parity parity);
@@ -222,6 +225,7 @@ class PlanBuilder {
   std::vector<NodeState> nodes_;
   std::vector<PredictionState> predictions_;
   std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from
+  std::vector<Key> mapped_;     // by edge that holds it: what the map that it shares with others was made from
   std::vector<Key> prepared_;   // by weight: the version that its operator has been prepared for
   std::vector<int> weight_version_;
   std::set<ParamId> written_;                  // gradients that have been begun

@@ -125,6 +125,7 @@ bool PlanBuilder::predict_change(PredictionId p) {
     if (!moves(e)) continue;
     const int last = last_link(e) - (state(p).fused ? 1 : 0);
     for (int i = 0; i <= last; ++i) {
+      if (i == 0 && mapped(e, true)) continue;
       const Link& link = link_of(e, i);
       const bool ends = i == last && !state(p).fused;
       const View out =

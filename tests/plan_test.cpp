@@ -1,6 +1,9 @@
 // The plan: what it saves must not change a number, and it must save what it promises.
+#include <array>
 #include <set>
 
+#include "kernels/arithmetic.h"
+#include "kernels/gemm.h"
 #include "tests/networks.h"
 
 namespace pc::test {
@@ -203,6 +206,78 @@ TEST_CASE("plan: the number of matrix products, and of errors, is the light cone
         CHECK(count_calls(run.trainer.plan(2), of_errors) == (layers == 1 ? 1 : errors));
       }
     }
+  }
+}
+
+/// Three populations, each of which predicts all three through a tanh.
+Problem populations(std::uint64_t seed) {
+  Problem problem;
+  const std::vector<std::pair<std::string, std::int64_t>> sizes = {{"image", 6}, {"hidden", 5}, {"label", 3}};
+  for (const auto& [name, n] : sizes) problem.nodes.push_back({.name = name, .shape = {n}});
+  for (const auto& [from, m] : sizes) {
+    for (const auto& [to, n] : sizes) {
+      problem.edges.push_back({.from = {from}, .to = to, .chain = {op("tanh"), linear(false)}});
+    }
+  }
+  problem.batch = 4;
+  Dice dice(seed);
+  problem.clamp(0, dice.normals(4 * 6));
+  problem.clamp(2, dice.normals(4 * 3));
+  return problem;
+}
+
+TEST_CASE("plan: populations that predict each other share their maps, and products can be joined") {
+  const Problem problem = populations(5);
+  PlanSpec spec = plan_for(problem, 4);
+  spec.relax.init.kind = ValueInit::Kind::zeros;
+  // On the CPU, whose plans are not joined.
+  Network apart(problem.graph(), {}, DType::f64, 4, 5, {}), together(problem.graph(), {}, DType::f64, 4, 5, {});
+  load(apart, problem);
+  load(together, problem);
+  spec.gradients = true;
+  const Plan plan(apart, spec), other(together, spec);
+  REQUIRE(plan.programs().size() == 1);
+  Program joined = *other.programs()[0];
+  joined.join();
+  const auto count = [](const Program& program, std::string_view kernel) {
+    return std::count_if(program.calls().begin(), program.calls().end(),
+                         [&](const Call& call) { return call.kernel == kernel; });
+  };
+  const Program& calls = *plan.programs()[0];
+  // From each of the clamped ones to all three at the start; then in four steps and at the end from what moves to all
+  // three, and in four steps the way back from all three; at the end the weights of nine edges, by three factors.
+  CHECK(count(calls, "gemm") == 6 + 5 * 3 + 4 * 3 + 9);
+  CHECK(count(joined, "gemm") == 2 + 5 + 4 + 3);
+  CHECK(count(calls, "map") == 2 + 5);
+  CHECK(count(calls, "map_pullback") == 4);
+  plan.run(1);
+  joined.run({}, 2);
+  const auto left = state_of(apart, 4), right = state_of(together, 4);
+  REQUIRE(left.size() == right.size());
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    CAPTURE(left[i].first);
+    CHECK(relative_error(left[i].second, right[i].second) < 1e-13);  // the same sums in another order
+  }
+}
+
+TEST_CASE("plan: what is between two products may keep them apart") {
+  // c1 = a b1, then perhaps something that writes a, or reads c1, then c2 = a b2, which may come before the latter.
+  Values a(4, 1), b(8, 2), c(8, 0), other(4, 0);
+  const auto view = [](Values& of, std::int64_t rows, std::int64_t cols, std::int64_t from, std::int64_t stride) {
+    return View{of.data() + from, {rows, cols}, DType::f64, Device::cpu, stride};
+  };
+  for (const int between : {0, 1, 2}) {
+    CAPTURE(between);
+    Program program;
+    Exec exec;
+    exec.recorder = &program;
+    const View in = view(a, 2, 2, 0, 2);
+    kernels::gemm(exec, {.a = in, .b = view(b, 2, 2, 0, 4), .c = view(c, 2, 2, 0, 4)});
+    if (between == 1) kernels::fill(exec, {.out = in, .value = 3});
+    if (between == 2) kernels::copy(exec, {.in = view(c, 2, 2, 0, 4), .out = view(other, 2, 2, 0, 2)});
+    kernels::gemm(exec, {.a = in, .b = view(b, 2, 2, 2, 4), .c = view(c, 2, 2, 2, 4)});
+    program.join();
+    CHECK(program.calls().size() == std::array{1, 3, 2}[index(between)]);
   }
 }
 
