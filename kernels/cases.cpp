@@ -268,6 +268,14 @@ class Maker {
         [](const Exec& exec, const Views& in, const Views& out) {
           map_change(exec, {.x = in[0], .dx = in[1], .y = out[0], .f = Activation::relu, .narrow = {out[1], out[2]}});
         });
+    add("map", "narrow", {matrix()}, {matrix(Content::nan), half, scalar(0)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          map(exec, {.x = in[0], .y = out[0], .f = Activation::relu, .narrow = {out[1], out[2]}});
+        });
+    add("gaussian_error", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .narrow = {out[1], out[2]}});
+        });
   }
 
   void batched_gemms() {

@@ -1,7 +1,5 @@
 #include "kernels/change.h"
 
-#include <type_traits>
-
 #include "kernels/loops.h"
 
 namespace pc::kernels {
@@ -10,11 +8,6 @@ namespace {
 template <class T>
 const T* row_or_null(const View& v, std::int64_t row) {
   return v.empty() ? nullptr : v.row<T>(row);
-}
-
-template <class T>
-void narrow_float(const Narrowed& to, std::int64_t row, const T* x) {
-  if constexpr (std::is_same_v<T, float>) narrow_row(to, row, x);
 }
 
 }  // namespace
@@ -31,7 +24,7 @@ void map_change_cpu(const MapChangeArgs& m, Share share) {
         } else {
           each_entry(m.y.cols(), [=](std::int64_t i) { y[i] += scalar::change<f>(x[i], dx[i], leak).value; });
         }
-        narrow_float(m.narrow, row, y);
+        narrow_row(m.narrow, row, y);
       });
     });
   });
@@ -71,7 +64,7 @@ void change_error_cpu(const ChangeErrorArgs& e, Share share) {
           delta[i] *= precisions ? scale * precisions[i] : scale;
           if (dz) dz[i] *= delta[i];
         });
-        narrow_float(e.narrow, row, dz != nullptr ? dz : delta);
+        narrow_row(e.narrow, row, dz != nullptr ? dz : delta);
       });
     });
   });

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/kernel.h"
+#include "kernels/narrow.h"
 #include "kernels/scalar_math.h"
 #include "kernels/write.h"
 
@@ -17,6 +18,7 @@ struct ErrorArgs {
   View delta, own = {}, energy = {};
   double precision = 1.0;
   View precisions = {};  // one per column, multiplies `precision`; Gaussian and Laplace only
+  Narrowed narrow = {};  // delta; Gaussian only
 
   /// What a distribution over classes is taken over: the last dimension of x.
   [[nodiscard]] std::int64_t classes() const { return x.shape.rank() < 2 ? x.cols() : x.shape[x.shape.rank() - 1]; }
@@ -28,8 +30,12 @@ struct ErrorArgs {
              "energy must be float64, one per row");
     PC_CHECK(precisions.empty() || (precisions.count() == x.cols() && precisions.dtype == x.dtype), "error",
              "precisions ", precisions.shape.text(), " must be one per column of ", x.shape.text());
+    narrow.check("error", delta);
   }
-  void touches(Touches& t) const { t.read(x).read(mu).read_all(precisions).write(delta).write(own).write(energy); }
+  void touches(Touches& t) const {
+    t.read(x).read(mu).read_all(precisions).write(delta).write(own).write(energy);
+    narrow.touches(t);
+  }
   [[nodiscard]] double flops() const { return 4.0 * static_cast<double>(x.count()); }
 };
 

@@ -49,6 +49,7 @@ void gaussian_error_cpu(const ErrorArgs& e, Share share) {
       if (!e.energy.empty()) {
         e.energy.as<double>()[row] = 0.5 * lane_sum(n, [=](std::int64_t i) { return delta[i] * (x[i] - mu[i]); });
       }
+      narrow_row(e.narrow, row, delta);
     });
   });
 }

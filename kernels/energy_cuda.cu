@@ -2,6 +2,7 @@
 
 #include "kernels/energy.h"
 #include "kernels/launch.cuh"
+#include "kernels/narrow.cuh"
 
 namespace pc::kernels {
 namespace {
@@ -18,6 +19,7 @@ template <class T>
 struct GaussianError {
   static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, mu, delta, own;
+  cu::Narrow narrow;
   const T* precisions;
   T scale;
 
@@ -26,10 +28,11 @@ struct GaussianError {
         mu(matrix<T>(e.mu)),
         delta(matrix<T>(e.delta)),
         own(matrix<T>(e.own)),
+        narrow(e.narrow),
         precisions(e.precisions.as<T>()),
         scale(T(e.precision)) {}
   GaussianError() = default;
-  [[nodiscard]] bool packs() const { return x.packs() && mu.packs() && delta.packs() && own.packs(); }
+  [[nodiscard]] bool packs() const { return x.packs() && mu.packs() && delta.packs() && own.packs() && narrow.packs(); }
   /// Twice the entries' energy.
   template <int n>
   __device__ double operator()(At<n> at) const {
@@ -43,6 +46,7 @@ struct GaussianError {
     }
     delta(at) = d;
     if (own) own(at) = d;
+    narrow(at, d);
     return energy;
   }
 };

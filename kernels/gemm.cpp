@@ -1,5 +1,7 @@
 #include "kernels/gemm.h"
 
+#include <algorithm>
+
 namespace pc::kernels {
 namespace {
 
@@ -20,6 +22,7 @@ std::optional<View> neighbours(const View& first, const View& second, bool by_co
   both.shape =
       by_column ? Shape{first.rows(), first.cols() + second.cols()} : Shape{first.rows() + second.rows(), first.cols()};
   both.stride = first.ld();
+  both.padding = by_column ? second.padding : std::min(first.padding, second.padding);
   return both;
 }
 

@@ -46,8 +46,32 @@ void scale_only(const GemmArgs& g, CudaContext& context) {
   });
 }
 
+/// The library's kernels for 16-bit operands want all sizes to be multiples of 8, or they take twice as long: zeros of
+/// the padding go along.
+GemmArgs widened(GemmArgs g) {
+  constexpr std::int64_t kAligned = 8;
+  if (size_of(g.a.dtype) != 2) return g;
+  const auto widen = [](View& view, std::int64_t by) {
+    const std::int64_t stride = view.ld();
+    view.shape = Shape{view.rows(), view.cols() + by};
+    view.stride = stride;
+  };
+  const auto missing = [](std::int64_t n) { return (n + kAligned - 1) / kAligned * kAligned - n; };
+  const std::int64_t more_k = missing(g.k()), more_n = missing(g.n());
+  if (g.trans_a == Trans::no && g.trans_b == Trans::yes && std::min(g.a.padding, g.b.padding) >= more_k) {
+    widen(g.a, more_k);
+    widen(g.b, more_k);
+  }
+  if (g.trans_b == Trans::no && std::min(g.b.padding, g.c.padding) >= more_n) {
+    widen(g.b, more_n);
+    widen(g.c, more_n);
+  }
+  return g;
+}
+
 template <class T>
-void gemm_typed(const GemmArgs& g, CudaContext& context) {
+void gemm_typed(const GemmArgs& args, CudaContext& context) {
+  const GemmArgs g = widened(args);
   if (g.m() == 0 || g.n() == 0) return;
   if (g.k() == 0) return scale_only<T>(g, context);
   const Arithmetic how = arithmetic(g.a.dtype);

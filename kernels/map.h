@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/kernel.h"
+#include "kernels/narrow.h"
 #include "kernels/scalar_math.h"
 #include "kernels/write.h"
 
@@ -15,9 +16,16 @@ struct MapArgs {
   Activation f = Activation::identity;
   double leak = 0.01;  // leaky_relu's slope below zero
   Write write = Write::set;
+  Narrowed narrow = {};  // y
 
-  void check() const { check_alike("map", x, y); }
-  void touches(Touches& t) const { t.read(x).write(y); }
+  void check() const {
+    check_alike("map", x, y);
+    narrow.check("map", y);
+  }
+  void touches(Touches& t) const {
+    t.read(x).write(y);
+    narrow.touches(t);
+  }
   [[nodiscard]] double flops() const { return static_cast<double>(y.count()); }
 };
 

@@ -15,6 +15,7 @@ void map_cpu(const MapArgs& m, Share share) {
         } else {
           each_entry(m.y.cols(), [=](std::int64_t i) { y[i] += scalar::activate<f>(x[i], leak).value; });
         }
+        narrow_row(m.narrow, row, y);
       });
     });
   });

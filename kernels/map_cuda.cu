@@ -3,6 +3,7 @@
 #include <array>
 
 #include "kernels/launch.cuh"
+#include "kernels/narrow.cuh"
 
 namespace pc::kernels {
 namespace {
@@ -13,17 +14,20 @@ template <class T, Activation f>
 struct Map {
   static constexpr int kEntries = cu::kPack<T>;
   cu::Matrix<T> x, y;
+  cu::Narrow narrow;
   T leak;
   bool add;
 
-  explicit Map(const MapArgs& m) : x(matrix<T>(m.x)), y(matrix<T>(m.y)), leak(T(m.leak)), add(m.write == Write::add) {}
+  explicit Map(const MapArgs& m)
+      : x(matrix<T>(m.x)), y(matrix<T>(m.y)), narrow(m.narrow), leak(T(m.leak)), add(m.write == Write::add) {}
   Map() = default;
-  [[nodiscard]] bool packs() const { return x.packs() && y.packs(); }
+  [[nodiscard]] bool packs() const { return x.packs() && y.packs() && narrow.packs(); }
   template <int n>
   __device__ void operator()(At<n> at) const {
     Pack<T, n> value = x(at);
     for (int i = 0; i < n; ++i) value[i] = scalar::activate<f>(value[i], leak).value;
     cu::store(y(at), value, add);
+    narrow(at, y(at));
   }
 };
 

@@ -46,8 +46,9 @@ inline constexpr Kernel<NarrowArgs> narrow{"narrow", narrow_cpu, PC_CUDA(narrow_
                                            [](const NarrowArgs&) { return alike_if_same(); },
                                            PC_CUDA(narrow_cuda_together)};
 
-/// One row of it, for the CPU twins of kernels that narrow what they have computed.
+/// One row of it, for the CPU twins of kernels that narrow what they have computed. (Of float64 there are no operands.)
 void narrow_row(const Narrowed& to, std::int64_t row, const float* x);
+inline void narrow_row(const Narrowed&, std::int64_t, const double*) {}
 /// An operand as float32: ten bits of a tf32 number, the others exactly; what is stored, without the exponent.
 float widened(const View& operand, std::int64_t row, std::int64_t col);
 

@@ -118,6 +118,7 @@ struct View {
   Device device = Device::cpu;
   std::int64_t stride = 0;  // 0: rows are packed
   int exponent = 0;         // of an operand: each entry is what is stored times 2^-exponent
+  int padding = 0;          // so many entries after each row's last are zero, and stay so
 
   [[nodiscard]] bool empty() const { return data == nullptr; }
   [[nodiscard]] std::int64_t rows() const { return shape.rank() == 0 ? 1 : shape[0]; }
@@ -158,6 +159,7 @@ struct View {
     view.data = static_cast<std::byte*>(data) + static_cast<std::size_t>(begin) * size_of(dtype);
     view.shape = Shape{rows(), n};
     view.stride = ld();
+    view.padding = begin + n == cols() ? padding : 0;
     return view;
   }
 };

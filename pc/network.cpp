@@ -8,6 +8,13 @@
 namespace pc {
 namespace {
 
+/// Tensor cores want rows to begin at multiples of 16 bytes, and to be as long; the products of a network with rows of
+/// an odd length take twice as long without.
+std::int64_t padded(std::int64_t cols) {
+  constexpr std::int64_t kAligned = 8;
+  return (cols + kAligned - 1) / kAligned * kAligned;
+}
+
 /// Inputs that an output really has: masks thin them out.
 double effective_fan(std::int64_t fan, const Param& param) {
   if (param.mask.empty()) return double(fan);
@@ -186,12 +193,16 @@ View Network::prediction_buffer(const std::string& kind, PredictionId id, std::i
 }
 
 View Network::link_buffer(const std::string& kind, EdgeId edge, int link, std::int64_t batch) {
-  if (link == 0) edge = first_maps_[static_cast<std::size_t>(edge)];
+  if (link == 0) edge = first_map(edge);
   const Edge& e = graph_.edge(edge);
-  return arena_
-      .take(kind + "/" + e.name + "/" + std::to_string(link),
-            e.chain[static_cast<std::size_t>(link)].out.batched(max_batch_), dtype_)
-      .first_rows(batch);
+  const std::string name = kind + "/" + e.name + "/" + std::to_string(link);
+  const Shape& shape = e.chain[static_cast<std::size_t>(link)].out;
+  if (link > 0 || !only_products(edge)) return arena_.take(name, shape.batched(max_batch_), dtype_).first_rows(batch);
+  View view = arena_.take(name, {max_batch_, padded(shape.count())}, dtype_);
+  view.shape = shape.batched(max_batch_);
+  view.stride = padded(shape.count());
+  view.padding = static_cast<int>(view.stride - shape.count());
+  return view.first_rows(batch);
 }
 
 View Network::precisions(PredictionId id) {
@@ -211,6 +222,17 @@ double Network::precision_scale(PredictionId id) const {
 
 View Network::row_buffer(const std::string& name, std::int64_t batch) {
   return arena_.take(name, {max_batch_}, DType::f64).first_rows(batch);
+}
+
+/// Whether all that a map makes goes into products, which like their rows padded.
+bool Network::only_products(EdgeId map) const {
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    const Edge& edge = graph_.edge(e);
+    const bool product = edge.chain.size() == 2 && !edge.chain[1].params.empty() &&
+                         neighbours_.params[static_cast<std::size_t>(edge.chain[1].params[0])];
+    if (first_map(e) == map && !product) return false;
+  }
+  return true;
 }
 
 /// The memory that a view is a true part of, where it has neighbours; null: it has none.
@@ -238,12 +260,10 @@ View Network::operand(const View& of, DType type, int exponent) {
     part.shape = {of.rows(), of.cols()};
     copy = part;
   } else {
-    // Tensor cores want rows to begin at multiples of 16 bytes; the products of a network with rows of an odd length
-    // are several times slower without.
-    constexpr std::int64_t kAligned = 8;
-    const std::int64_t stride = (of.cols() + kAligned - 1) / kAligned * kAligned;
+    const std::int64_t stride = padded(of.cols());
     copy = arena_.take("operand/" + std::to_string(operands_.size()), {of.rows(), stride}, type).columns(0, of.cols());
     copy.exponent = exponent;
+    copy.padding = static_cast<int>(stride - of.cols());
   }
   return copy;
 }

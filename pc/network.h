@@ -89,6 +89,7 @@ class Network {
   void init_weight(ParamId id, WeightInit init);
   View shared(const std::string& name, const Shape& shape);
   [[nodiscard]] const View* whole_of(const View& of) const;
+  [[nodiscard]] bool only_products(EdgeId map) const;
   void place_patterns();
 
   Graph graph_;

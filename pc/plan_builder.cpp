@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/arithmetic.h"
+#include "kernels/map.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "kernels/runge_kutta.h"
@@ -145,8 +146,16 @@ View PlanBuilder::arriving(EdgeId e, int link) {
 // --- predictions ---
 
 void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
-  const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
   const Link& l = link_of(e, link);
+  if (l.op->activation && link < last_link(e) && link_of(e, link + 1).op->products) {
+    return kernels::map(exec_, {.x = inputs(e, link)[0],
+                                .y = out,
+                                .f = *l.op->activation,
+                                .leak = leak_of(l),
+                                .write = write,
+                                .narrow = operands_.beside(out, Magnitude::value)});
+  }
+  const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
   l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link)}, out, write);
 }
 
@@ -258,13 +267,17 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
                                .precisions = t.precisions});
   } else {
     const bool own = !t.energy->own_is_delta && node(prediction.node).free != Free::none;
+    const bool product = std::any_of(prediction.edges.begin(), prediction.edges.end(),
+                                     [&](EdgeId e) { return link_of(e, last_link(e)).op->products; });
+    const bool narrow = product && t.energy == &gaussian;
     (*t.energy->error)(exec_, {.x = whole(prediction.node),
                                .mu = whole_mu(p),
                                .delta = delta(p),
                                .own = own ? network_.prediction_buffer("own", p, spec_.batch) : View{},
                                .energy = energy,
                                .precision = factor * t.precision,
-                               .precisions = t.precisions});
+                               .precisions = t.precisions,
+                               .narrow = narrow ? operands_.beside(delta(p), Magnitude::change) : kernels::Narrowed{}});
   }
   if (again) s.delta_version = fresh();
   s.has_energy = want_energy;

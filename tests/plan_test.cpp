@@ -260,6 +260,25 @@ TEST_CASE("plan: populations that predict each other share their maps, and produ
   }
 }
 
+TEST_CASE("plan: populations learn the same with operands of fewer bits, whatever their sizes") {
+  const Problem problem = populations(6);
+  PlanSpec spec = plan_for(problem, 4);
+  spec.relax.init.kind = ValueInit::Kind::zeros;
+  spec.gradients = true;
+  Run exact(problem, spec);
+  exact.step();
+  for (const auto& [operands, most] : {std::pair{DType::f32, 1e-6}, {DType::f16, 2e-3}, {DType::bf16, 1.5e-2}}) {
+    CAPTURE(name_of(operands));
+    spec.operands = operands;
+    Run run(problem, spec, DType::f32);
+    run.step();
+    for (ParamId id = 0; id < run.network.graph().param_count(); ++id) {
+      CHECK(relative_error(read(run.network, run.network.gradient(id)),
+                           read(exact.network, exact.network.gradient(id))) < most);
+    }
+  }
+}
+
 TEST_CASE("plan: what is between two products may keep them apart") {
   // c1 = a b1, then perhaps something that writes a, or reads c1, then c2 = a b2, which may come before the latter.
   Values a(4, 1), b(8, 2), c(8, 0), other(4, 0);
