@@ -200,6 +200,7 @@ Bench::Bench(const Config& config, const ExecContext& where, std::int64_t batch)
   spec.learn = LearnSpec{config.learn.optimizer, config.learn.rate, config.learn.clip_norm};
   spec.learn->rate.kind = kernels::RateKind::constant;  // the length of a run is not known here
   spec.load = [this](const Exec& recording, std::int64_t rows) { rotation_->record(recording, *network_, rows); };
+  check_relax(config, spec, network_->graph());
   trainer_ = std::make_unique<Trainer>(*network_, std::move(spec), threads_);
   static_cast<void>(plan());
 }
@@ -305,8 +306,8 @@ void Bench::finish(Speed& speed) {
   speed.energy_start = sums.total_start() / (steps_ * double(batch_));
   speed.energy_end = sums.total_end() / (steps_ * double(batch_));
   const Schedule& schedule = *config_.relax.schedule;
-  const bool descends = !schedule.exact && !schedule.free_output;
-  speed.sound = trainer_->sound(descends ? config_.relax.growth : std::numeric_limits<double>::infinity());
+  const bool descends = (schedule.heeds & kGrowth) != 0 && !schedule.free_output;
+  speed.sound = trainer_->sound(descends ? config_.relax.relax.growth : std::numeric_limits<double>::infinity());
 }
 
 // ---- work

@@ -132,7 +132,9 @@ LawPoint point_against(const Tensors& gradients, const Tensors& reference, const
     worst.worsen(difference(found, wanted));
   }
   LawPoint point{.error = worst.relative};
-  for (const auto& [level, sums] : products) point.shares.push_back({level, sums.both / sums.square, factor(level)});
+  for (const auto& [level, sums] : products) {
+    if (sums.square > 0) point.shares.push_back({level, sums.both / sums.square, factor(level)});
+  }
   return point;
 }
 
@@ -177,6 +179,20 @@ Difference difference(const std::vector<double>& gradient, const std::vector<dou
           norms == 0 ? 0 : std::clamp(product / norms, -1.0, 1.0), most / largest};
 }
 
+Difference difference_from_zero(const std::vector<double>& gradient, const Tensors& whole) {
+  const std::vector<double> zero(gradient.size(), 0.0);
+  const Difference alone = difference(gradient, zero);
+  if (alone.relative == 0 || std::isnan(alone.cosine)) return alone;
+  std::vector<double> all, off;
+  for (const auto& [name, values] : whole) all.insert(all.end(), values.begin(), values.end());
+  off = all;
+  all.insert(all.end(), zero.begin(), zero.end());
+  off.insert(off.end(), gradient.begin(), gradient.end());
+  Difference found = difference(off, all);
+  if (std::isfinite(found.relative)) found.cosine = 1;
+  return found;
+}
+
 Difference total_difference(const Tensors& gradients, const Tensors& reference) {
   std::vector<double> all, wanted;
   for (const auto& [name, values] : reference) {
@@ -192,8 +208,10 @@ void compare(Measured& measured, const Tensors& gradients, const Tensors& refere
            reference.size());
   measured.compared = true;
   for (const auto& [name, values] : reference) {
-    const Difference here = difference(same_in(gradients, name, values.size()), values);
-    measured.parameters.push_back({name, here});
+    const std::vector<double>& found = same_in(gradients, name, values.size());
+    const bool zero = std::all_of(values.begin(), values.end(), [](double value) { return value == 0; });
+    const Difference here = zero ? difference_from_zero(found, reference) : difference(found, values);
+    measured.parameters.push_back({name, here, zero});
     if (measured.worst.worsen(here) || measured.where.empty()) measured.where = name;
   }
 }
@@ -599,22 +617,29 @@ Law Check::fixed_prediction_law() {
   return law;
 }
 
-std::vector<Law> Check::laws() {
+std::vector<Law> Check::laws(const std::vector<Subject>& subjects) {
   const LawConfig& laws = config_.check.laws;
+  const struct {
+    const char* schedule;
+    bool wanted;
+    Law (Check::*measure)();
+  } known[] = {{"ep", !laws.ep_beta.empty(), &Check::ep_law},
+               {"pc", !laws.pc_output_precision.empty(), &Check::output_precision_law},
+               {"zil", !laws.zil_gamma.empty(), &Check::gamma_law},
+               {"fixed_prediction", !laws.fixed_prediction_eta.empty(), &Check::fixed_prediction_law}};
   std::vector<Law> list;
-  const auto add = [&](bool wanted, const char* schedule, Law (Check::*law)()) {
-    if (!wanted) return;
+  for (const auto& law : known) {
+    const auto its = [&](const Subject& subject) { return subject.schedule->name == law.schedule; };
+    if (!law.wanted || std::none_of(subjects.begin(), subjects.end(), its)) continue;
     try {
-      list.push_back((this->*law)());
+      list.push_back((this->*law.measure)());
     } catch (const Error& e) {
       if (e.status() != ExitStatus::bad_input) throw;
-      list.push_back({.schedule = schedule, .obstacle = e.what()});
+      list.push_back({.schedule = law.schedule, .obstacle = e.what()});
     }
-  };
-  add(!laws.ep_beta.empty(), "ep", &Check::ep_law);
-  add(!laws.pc_output_precision.empty(), "pc", &Check::output_precision_law);
-  add(!laws.zil_gamma.empty(), "zil", &Check::gamma_law);
-  add(!laws.fixed_prediction_eta.empty(), "fixed_prediction", &Check::fixed_prediction_law);
+  }
+  PC_CHECK(!list.empty(), "check", "--laws: none to measure; ep, pc, zil and fixed_prediction have one each, where ",
+           "check.laws says at which values");
   return list;
 }
 

@@ -30,6 +30,9 @@ struct Difference {
 };
 
 Difference difference(const std::vector<double>& gradient, const std::vector<double>& reference);
+/// The same of a parameter whose reference is zero, which has no size of its own: in units of a whole gradient's norm
+/// and largest entry. There is no angle; the cosine is 1.
+Difference difference_from_zero(const std::vector<double>& gradient, const Tensors& whole);
 /// Over all parameters together, as one long vector.
 Difference total_difference(const Tensors& gradients, const Tensors& reference);
 
@@ -46,6 +49,7 @@ struct Subject {
 struct Compared {
   std::string parameter;
   Difference difference;
+  bool zero = false;  // the reference is exactly zero
 };
 
 struct Measured {
@@ -142,7 +146,8 @@ class Check {
   [[nodiscard]] Measured measure(const Subject& subject, DType dtype, const Look& look = nullptr);
   /// Of the schedule in float32 with these operands of matrix products, against the same schedule in float64.
   [[nodiscard]] Measured gemm_error(const Subject& subject, DType operands) const;
-  [[nodiscard]] std::vector<Law> laws();
+  /// Those of these schedules; throws where there is none.
+  [[nodiscard]] std::vector<Law> laws(const std::vector<Subject>& subjects);
   /// Trains from the same weights with backprop and with each of the schedules.
   [[nodiscard]] std::vector<Trained> train(const std::vector<Subject>& subjects, DType dtype, int steps,
                                            const BatchSource& source) const;

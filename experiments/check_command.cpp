@@ -136,6 +136,7 @@ Json json_of(const Measured& measured) {
   for (const Compared& compared : measured.parameters) {
     Json entry = {{"name", compared.parameter}};
     entry.update(json_of(compared.difference));
+    if (compared.zero) entry["zero"] = true;
     out["parameters"].push_back(entry);
   }
   return out;
@@ -230,6 +231,9 @@ Panel panel_of(const Law& law) { return law.expected_slope ? power_panel(law) : 
 
 constexpr const char* kColumns = "{:<18} {:<8} {:>14} {:>15} {:>13}  {:<34} {}\n";
 
+/// Of a parameter that backprop leaves alone: its error is measured in units of the whole gradient.
+constexpr const char* kZero = "backprop's is zero";
+
 std::string text_of(double error) { return fmt::format("{:.2e}", error); }
 /// Enough digits to tell a cosine from 1.
 std::string cosine_text(double cosine) { return fmt::format("{:.12f}", cosine); }
@@ -237,12 +241,6 @@ std::string cosine_text(double cosine) { return fmt::format("{:.12f}", cosine); 
 const char* verdict_of(const Measured& measured) {
   if (measured.failed()) return "FAILED";
   return measured.passed() ? "equal" : "approximate";
-}
-
-/// Without the part of the program that found it.
-std::string bare(const std::string& message) {
-  const std::size_t end = message.starts_with('[') ? message.find("] ") : message.npos;
-  return end == message.npos ? message : message.substr(end + 2);
 }
 
 void print_obstacle_of(const std::string& name, const std::string& obstacle) {
@@ -267,7 +265,9 @@ void print(const Measured& measured, bool verbose) {
   };
   row(name, dtype, measured.worst, measured.where, verdict_of(measured));
   if (!verbose && !measured.failed()) return;
-  for (const Compared& compared : measured.parameters) row("", "", compared.difference, compared.parameter, "");
+  for (const Compared& compared : measured.parameters) {
+    row("", "", compared.difference, compared.parameter, compared.zero ? kZero : "");
+  }
 }
 
 void print(const Law& law) {
@@ -387,7 +387,7 @@ class CheckRun {
 
   void laws() {
     if (!options_.laws && options_.plot.empty()) return;
-    laws_ = check_.laws();
+    laws_ = check_.laws(subjects_);
     for (const Law& law : laws_) out_["laws"].push_back(json_of(law));
     if (options_.plot.empty()) return;
     std::vector<Panel> panels;
@@ -498,10 +498,23 @@ class CheckRun {
     }
   }
 
+  void print_zeros() const {
+    const auto compared = [](const Measured& m) { return m.compared; };
+    const auto first = std::find_if(measured_.begin(), measured_.end(), compared);
+    if (first == measured_.end()) return;
+    std::vector<std::string> zeros;
+    for (const Compared& c : first->parameters) {
+      if (c.zero) zeros.push_back(c.parameter);
+    }
+    if (zeros.empty()) return;
+    fmt::print("{} for {}: there errors are relative to the whole gradient\n", kZero, joined(zeros));
+  }
+
   void print_notes() const {
     if (check_.reference_about().empty()) return;
     fmt::print("\nequal: a relative error of at most {:g} in float64 and {:g} in float32\n",
                config_.check.tolerance_f64, config_.check.tolerance_f32);
+    print_zeros();
     if (options_.schedules.empty()) {
       fmt::print("ipc is left out: its weights move at every step, so it has no single gradient\n");
     }

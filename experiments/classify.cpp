@@ -56,9 +56,9 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
   }
   scores_training_ = !config.examples && !target.predictions.empty() && topological_order(graph).has_value() &&
                      config.relax.relax.init.kind == ValueInit::Kind::feedforward;
-  // An exact schedule lowers nothing: its errors are what backprop's happen to be.
-  const Schedule& schedule = *config.relax.schedule;
-  growth_ = !schedule.exact ? config.relax.growth : std::numeric_limits<double>::infinity();
+  // Schedules that do not heed it lower nothing: an exact one's errors are what backprop's happen to be.
+  const bool lowers = (config.relax.schedule->heeds & kGrowth) != 0;
+  growth_ = lowers ? config.relax.relax.growth : std::numeric_limits<double>::infinity();
   find_step_bound();  // or say now that there is none
   train_ = make_trainer();
 }
@@ -177,6 +177,7 @@ std::unique_ptr<Trainer> Classifier::make_trainer() {
       record_score(exec, feed_.train(), network_->prediction_buffer("mu", prediction, batch));
     };
   }
+  check_relax(config_, spec, network_->graph());
   return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
 }
 

@@ -68,7 +68,7 @@ DataConfig read_data(const ConfigTree& node, std::uint64_t seed) {
   try {
     static_cast<void>(find_data_source(data.request.set));
   } catch (const Error& e) {
-    fail_at(fields.required_child("set").place(), e.what());
+    fail_at(fields.required_child("set").place(), bare(e.what()));
   }
   return data;
 }
@@ -295,7 +295,11 @@ void transform_graph(Config& config, Fields& fields, const ConfigTree& graph) {
   config.unpadded = config.graph;
   const bool zil = config.relax.schedule->name == "zil" || config.relax.schedule->name == "fa_zil";
   if (zil && config.relax.settings.paths == ScheduleSettings::Paths::pad) {
-    config.graph = graphs::pad_paths(config.graph, clamped_names(config));
+    try {
+      config.graph = graphs::pad_paths(config.graph, clamped_names(config));
+    } catch (const Error& e) {
+      fail_at(config.relax.place, bare(e.what()));
+    }
   }
 }
 
@@ -335,6 +339,7 @@ Config read_config(ConfigTree tree) {
   check_clamped_nodes(config);
   if (const ConfigTree* init = fields.child("init")) config.init = read_init(*init);
   config.relax.schedule = &find_schedule("pc");
+  config.relax.place = config.tree.place();
   if (const ConfigTree* relax = fields.child("relax")) config.relax = read_relax(*relax);
   transform_graph(config, fields, graph);
   if (const ConfigTree* check = fields.child("check")) config.check = read_check(*check);
@@ -374,6 +379,14 @@ void choose_plan(const Config& config, PlanSpec& spec) {
   spec.regime = config.regime;
   spec.form = config.form;
   spec.operands = config.gemm;
+}
+
+void check_relax(const Config& config, const PlanSpec& spec, const Graph& graph) {
+  try {
+    check_schedule(*spec.schedule, spec.settings, spec.relax, graph, spec.clamps);
+  } catch (const Error& e) {
+    fail_at(config.relax.place, bare(e.what()));
+  }
 }
 
 std::vector<std::string> task_names(const Config& config) {

@@ -136,6 +136,9 @@ std::string_view name_of_gemm(DType operands);
 /// What the config's `plan` and `gemm` say.
 void choose_plan(const Config& config, PlanSpec& spec);
 
+/// Throws, with the place of the schedule in the config, if it cannot run on the graph like this.
+void check_relax(const Config& config, const PlanSpec& spec, const Graph& graph);
+
 /// The nodes that the task clamps (in training, for classify), and all that are clamped.
 std::vector<std::string> task_names(const Config& config);
 std::vector<std::string> clamped_names(const Config& config);

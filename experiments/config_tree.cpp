@@ -535,6 +535,8 @@ std::string block(const ConfigTree& tree, std::size_t indent) {
 
 std::string to_yaml(const ConfigTree& tree) { return block(tree, 0); }
 
+std::string to_flow(const ConfigTree& tree) { return flow(tree); }
+
 bool same_values(const ConfigTree& a, const ConfigTree& b) {
   if (a.kind() != b.kind() || a.scalar() != b.scalar()) return false;
   if (a.items().size() != b.items().size() || a.entries().size() != b.entries().size()) return false;

@@ -106,6 +106,9 @@ void set_override(ConfigTree& root, std::string_view assignment);
 /// Block style, with what is short in flow style. parse_config of it has the same values, in the same order.
 std::string to_yaml(const ConfigTree& tree);
 
+/// On one line.
+std::string to_flow(const ConfigTree& tree);
+
 /// Equal but for places, the order of keys, and quotes that change nothing ("sgd" is sgd, but "8" is not 8).
 bool same_values(const ConfigTree& a, const ConfigTree& b);
 

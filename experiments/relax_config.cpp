@@ -45,6 +45,7 @@ void read_schedule(const ConfigTree& node, RelaxConfig& config) {
   for (const Schedule& schedule : all_schedules()) known.emplace_back(schedule.name);
   const Choice choice = read_choice(node, "relax.schedule", known);
   config.schedule = &find_schedule(choice.name);
+  config.place = choice.place;
   Fields fields(choice, "relax.schedule." + choice.name);
   read_schedule_settings(fields, choice.name, config.settings);
   fields.done();
@@ -165,14 +166,19 @@ RelaxConfig read_relax(const ConfigTree& node) {
   RelaxConfig config;
   Fields fields(node, "relax");
   config.schedule = &find_schedule("pc");
+  config.place = node.place();
   if (const ConfigTree* schedule = fields.child("schedule")) read_schedule(*schedule, config);
-  fields.read_at_least("steps", config.relax.steps, 1).read_positive("growth", config.growth);
+  fields.read_at_least("steps", config.relax.steps, 1).read_positive("growth", config.relax.growth);
   if (const ConfigTree* stepper = fields.child("optimizer")) config.relax.stepper = read_stepper(*stepper);
   if (const ConfigTree* init = fields.child("init")) config.relax.init = read_value_init(*init);
   if (const ConfigTree* stop = fields.child("stop")) config.relax.stop = read_stop(*stop);
   if (const ConfigTree* precision = fields.child("precision")) config.relax.precision = read_precision(*precision);
   fields.read_enum("sweep", config.relax.sweep, kSweeps).read("forward_update", config.relax.forward_update);
   fields.done();
+  for (const RelaxPart& part : all_relax_parts()) {
+    if ((config.schedule->heeds & part.bit) != 0 || !part.asked(config.relax)) continue;
+    fail_at(fields.required_child(part.name).place(), "relax.", no_effect(*config.schedule, part));
+  }
   return config;
 }
 

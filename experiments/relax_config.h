@@ -11,7 +11,7 @@ struct RelaxConfig {
   const Schedule* schedule = nullptr;
   ScheduleSettings settings;
   RelaxSpec relax;
-  double growth = 10;  // energy after a relaxation over energy before it: more is called divergence
+  Place place;  // where the schedule is named
 };
 
 RelaxConfig read_relax(const ConfigTree& node);

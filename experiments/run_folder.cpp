@@ -10,6 +10,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "experiments/names.h"
 #include "pc/h5.h"
 
 namespace pc::experiments {
@@ -27,21 +28,39 @@ constexpr const char* kMetrics = "metrics.jsonl";
        "; choose another folder with --out, or mend its permissions");
 }
 
-/// The config without what a resumed run may change: how long it runs and how it saves.
-ConfigTree comparable(ConfigTree tree) {
+bool constant_rate(const ConfigTree& tree) {
+  const ConfigTree* learn = tree.find("learn");
+  const ConfigTree* rate = learn == nullptr ? nullptr : learn->find("rate");
+  return rate == nullptr || (rate->is_scalar() && rate->scalar() == "constant") || rate->find("constant") != nullptr;
+}
+
+/// The config without what a resumed run may change: how it saves and, if `longer`, how long it runs.
+ConfigTree comparable(ConfigTree tree, bool longer) {
   const auto remove = [&](const std::string& key) { set_override(tree, key + "=~"); };
   for (const char* key : {"save", "threads", "device"}) {
     if (tree.find(key) != nullptr) remove(key);
   }
-  if (const ConfigTree* learn = tree.find("learn"); learn != nullptr && learn->is_map()) {
-    // A run may be made longer, unless its rate depends on how long it is.
-    const ConfigTree* rate = learn->find("rate");
-    const bool constant =
-        rate == nullptr || (rate->is_scalar() && rate->scalar() == "constant") || rate->find("constant") != nullptr;
-    const bool alone = learn->entries().size() == 1;
-    if (constant && learn->find("epochs") != nullptr) remove(alone ? "learn" : "learn.epochs");
+  const ConfigTree* learn = tree.find("learn");
+  if (longer && learn != nullptr && learn->find("epochs") != nullptr) {
+    remove(learn->entries().size() == 1 ? "learn" : "learn.epochs");
   }
   return tree;
+}
+
+/// What differs, as "relax.steps: 4 -> 5"; a null stands for a key that is not there.
+void list_changes(const ConfigTree* before, const ConfigTree* now, std::vector<std::string>& list) {
+  if (before != nullptr && now != nullptr) {
+    if (same_values(*before, *now)) return;
+    if (before->is_map() && now->is_map()) {
+      for (const ConfigTree::Entry& e : before->entries()) list_changes(&e.value, now->find(e.key), list);
+      for (const ConfigTree::Entry& e : now->entries()) {
+        if (before->find(e.key) == nullptr) list_changes(nullptr, &e.value, list);
+      }
+      return;
+    }
+  }
+  const auto text = [](const ConfigTree* tree) { return tree == nullptr ? "not given" : to_flow(*tree); };
+  list.push_back((now != nullptr ? now : before)->path() + ": " + text(before) + " -> " + text(now));
 }
 
 std::vector<Json> read_metrics(const fs::path& path) {
@@ -124,9 +143,14 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
          "another folder with --out");
   }
   if (holds_run && start == Start::resume) {
-    PC_CHECK(same_values(comparable(load_config(saved)), comparable(config.tree)), "run", path_.string(),
-             " was started with another config (see ", saved.string(),
-             "); resume with the same one, or start afresh with --force");
+    const ConfigTree before = load_config(saved);
+    // A run may be made longer, unless its rate depends on how long it is.
+    const bool longer = constant_rate(before) && constant_rate(config.tree);
+    const ConfigTree then = comparable(before, longer), now = comparable(config.tree, longer);
+    std::vector<std::string> changes;
+    list_changes(&then, &now, changes);
+    PC_CHECK(changes.empty(), "run", path_.string(), " was started with another config: ", joined(changes),
+             "; resume with the same one (", saved.string(), "), or start afresh with --force");
     resumes_ = fs::exists(checkpoint(), error);
     *metrics_ = read_metrics(path_ / kMetrics);
     PC_CHECK(resumes_ || metrics_->empty(), "run", path_.string(),

@@ -17,6 +17,7 @@
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
 #include "kernels/map.h"
+#include "kernels/map_sgd.h"
 #include "kernels/narrow.h"
 #include "kernels/norm.h"
 #include "kernels/philox.h"
@@ -272,6 +273,12 @@ class Maker {
         [](const Exec& exec, const Views& in, const Views& out) {
           map(exec, {.x = in[0], .y = out[0], .f = Activation::relu, .narrow = {out[1], out[2]}});
         });
+    add("map_sgd", "narrow", {matrix()}, {matrix(), matrix(Content::nan), half, scalar(0)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          map_sgd(
+              exec,
+              {.x = out[0], .y = out[1], .dy = in[0], .f = Activation::relu, .rate = 0.25, .narrow = {out[2], out[3]}});
+        });
     add("gaussian_error", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
         [](const Exec& exec, const Views& in, const Views& out) {
           gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .narrow = {out[1], out[2]}});
@@ -324,6 +331,18 @@ class Maker {
               map_pullback(exec, {.x = in[0], .dy = in[1], .dx = out[0], .f = f, .leak = 0.1, .write = write});
             });
       }
+      add("map_sgd", std::string(f_name), {matrix(), matrix()}, {matrix(), matrix(Content::nan), matrix()},
+          [f = f](const Exec& exec, const Views& in, const Views& out) {
+            map_sgd(exec, {.x = out[0],
+                           .y = out[1],
+                           .dy = in[0],
+                           .own = in[1],
+                           .velocity = out[2],
+                           .f = f,
+                           .leak = 0.1,
+                           .rate = 0.2,
+                           .momentum = 0.9});
+          });
     }
   }
 
@@ -781,6 +800,34 @@ class Maker {
             settle(exec, args);
           });
     }
+    if (dtype_ != DType::f32) return;
+    for (const DType type : {DType::f16, DType::bf16}) {
+      CaseView all = packed(n, n), few = packed(m, n);
+      CaseView part = matrix(rows_, n, Content::nan);
+      all.dtype = few.dtype = part.dtype = type;
+      add("settle", std::string("weights ") + std::string(pc::name_of(type)),
+          {matrix(rows_, n), matrix(rows_, n), matrix(rows_, m), all, few},
+          {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), scalar(0), matrix(rows_, n, Content::nan),
+           part, part},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            SettleArgs args{.steps = 3, .rate = 0.05, .momentum = 0.5, .exponent = 6, .overflow = out[2]};
+            args.nodes.add({.x = in[0],
+                            .dx = out[0],
+                            .whole = out[3],
+                            .narrow = {out[4], out[2]},
+                            .narrow_whole = {out[5], out[2]}});
+            args.nodes.add({in[1], out[1]});
+            args.nodes.add({in[2]});
+            args.predictions.add({.node = 1, .start = in[0]});
+            args.predictions.add({.node = 2, .start = in[2]});
+            const double small = 1 / std::sqrt(double(n));
+            args.edges.add(
+                {.source = 0, .prediction = 0, .w = in[3], .z = in[1], .gain = small, .after = Activation::gelu});
+            args.edges.add({.source = 1, .prediction = 1, .w = in[4], .gain = small, .before = Activation::tanh});
+            settle(exec, args);
+          });
+      list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;  // half a unit in the last place
+    }
   }
 
   static constexpr std::int64_t kWideCase = 200;
@@ -1157,7 +1204,7 @@ std::span<const KernelCase> all_cases(DType dtype) {
 std::span<const std::string_view> all_kernel_names() {
   // clang-format off
   static constexpr std::string_view kNames[] = {
-      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, narrow.name, map_change.name, change_error.name, map.name,
+      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, narrow.name, map_change.name, change_error.name, map.name, map_sgd.name,
       map_pullback.name, gaussian_error.name, softmax_error.name, bernoulli_error.name, map_error.name, softmax.name,
       settle.name, softmax_pullback.name, value_sgd.name, value_adam.name, weight_sgd.name, weight_adam.name, gather.name,
       one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,

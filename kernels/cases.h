@@ -44,6 +44,7 @@ struct KernelCase {
   std::vector<CaseView> in;
   std::vector<CaseView> out;  // changed by the call; some are read too
   std::function<void(const Exec&, const Views& in, const Views& out)> run;
+  double rounding = 0;  // relative error that sums in another order may bring: of operands that fall to the other side
 };
 
 /// Every variant of every kernel, on matrices of about rows x cols.

@@ -1,5 +1,7 @@
 #include "kernels/change.h"
 
+#include <algorithm>
+
 #include "kernels/loops.h"
 
 namespace pc::kernels {
@@ -8,6 +10,40 @@ namespace {
 template <class T>
 const T* row_or_null(const View& v, std::int64_t row) {
   return v.empty() ? nullptr : v.row<T>(row);
+}
+
+/// y = a + b; a null pointer counts as zeros.
+template <class T>
+void add_rows(std::int64_t n, const T* a, const T* b, T* y) {
+  if (a != nullptr && b != nullptr) {
+    each_entry(n, [=](std::int64_t i) { y[i] = a[i] + b[i]; });
+  } else if (a != nullptr || b != nullptr) {
+    std::copy_n(a != nullptr ? a : b, n, y);
+  } else {
+    std::fill_n(y, n, T(0));
+  }
+}
+
+// Functions of their own: GCC does not vectorise a loop once it has put too much into the function around it.
+
+/// dz = f'(z)
+template <Activation f, class T>
+[[gnu::noinline]] void slopes(std::int64_t n, const T* z, T leak, T* dz) {
+  each_entry(n, [=](std::int64_t i) { dz[i] = scalar::activate<f>(z[i], leak).slope; });
+}
+
+/// delta -= f(z + change) - f(z);  dz = f'(z + change), where wanted
+template <Activation f, class T>
+[[gnu::noinline]] void subtract_change(std::int64_t n, const T* z, const T* change, T leak, T* delta, T* dz) {
+  if (dz == nullptr) {
+    each_entry(n, [=](std::int64_t i) { delta[i] -= scalar::change<f>(z[i], change[i], leak).value; });
+  } else {
+    each_entry(n, [=](std::int64_t i) {
+      const auto [difference, slope] = scalar::change<f>(z[i], change[i], leak);
+      delta[i] -= difference;
+      dz[i] = slope;
+    });
+  }
 }
 
 }  // namespace
@@ -36,34 +72,32 @@ void change_error_cpu(const ChangeErrorArgs& e, Share share) {
       const T scale = T(e.precision), leak = T(e.leak);
       const T* precisions = e.precisions.as<T>();
       const std::int64_t n = e.delta.cols();
+      // What is missing is asked about outside the loops over entries, which vectorise only so.
       each_row(share, e.delta.rows(), [&](std::int64_t row) {
-        const T *start = row_or_null<T>(e.start, row), *dx = row_or_null<T>(e.dx, row);
         const T *z = row_or_null<T>(e.z, row), *change = row_or_null<T>(e.change, row);
         T *delta = e.delta.row<T>(row), *dz = e.dz.empty() ? nullptr : e.dz.row<T>(row);
         // First the error itself and the slope; then what they are multiplied by.
-        each_entry(n, [=](std::int64_t i) { delta[i] = (start ? start[i] : T(0)) + (dx ? dx[i] : T(0)); });
+        add_rows(n, row_or_null<T>(e.start, row), row_or_null<T>(e.dx, row), delta);
         if (change != nullptr && z == nullptr) {
           each_entry(n, [=](std::int64_t i) { delta[i] -= change[i]; });
         } else if (change != nullptr) {
-          each_entry(n, [=](std::int64_t i) {
-            const auto [difference, slope] = scalar::change<f>(z[i], change[i], leak);
-            delta[i] -= difference;
-            if (dz) dz[i] = slope;
-          });
+          subtract_change<f>(n, z, change, leak, delta, dz);
+        } else if (dz != nullptr && z != nullptr) {
+          slopes<f>(n, z, leak, dz);
         } else if (dz != nullptr) {
-          each_entry(n, [=](std::int64_t i) { dz[i] = z ? scalar::activate<f>(z[i], leak).slope : T(1); });
+          std::fill_n(dz, n, T(1));
         }
         if (!e.energy.empty()) {
-          double energy = 0;
-          for (std::int64_t i = 0; i < n; ++i) {
-            energy += double((precisions ? scale * precisions[i] : scale) * delta[i] * delta[i]);
-          }
-          e.energy.as<double>()[row] = 0.5 * energy;
+          const auto square = [=](std::int64_t i) { return scale * delta[i] * delta[i]; };
+          const auto weighted = [=](std::int64_t i) { return scale * precisions[i] * delta[i] * delta[i]; };
+          e.energy.as<double>()[row] = 0.5 * (precisions == nullptr ? lane_sum(n, square) : lane_sum(n, weighted));
         }
-        each_entry(n, [=](std::int64_t i) {
-          delta[i] *= precisions ? scale * precisions[i] : scale;
-          if (dz) dz[i] *= delta[i];
-        });
+        if (precisions == nullptr) {
+          each_entry(n, [=](std::int64_t i) { delta[i] *= scale; });
+        } else {
+          each_entry(n, [=](std::int64_t i) { delta[i] *= scale * precisions[i]; });
+        }
+        if (dz != nullptr) each_entry(n, [=](std::int64_t i) { dz[i] *= delta[i]; });
         narrow_row(e.narrow, row, dz != nullptr ? dz : delta);
       });
     });

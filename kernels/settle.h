@@ -1,12 +1,13 @@
 // A whole relaxation of a small dense network in one kernel, by changes since its start (kernels/change.h): on CUDA
 // each block takes a few samples, keeps their changes and all weights in shared memory, and goes through every step by
-// itself, without a word to the others.
+// itself, without a word to the others. With weights of 16 bits tensor cores multiply, up to eight samples at a time.
 #pragma once
 
 #include <algorithm>
 #include <array>
 
 #include "kernels/kernel.h"
+#include "kernels/narrow.h"
 #include "kernels/scalar_math.h"
 #include "kernels/write.h"
 
@@ -17,7 +18,7 @@ using scalar::Activation;
 /// z = gain before(x_source) W^T and whatever is constant, and its prediction gets after(z). Without W: z = x_source.
 struct SettleEdge {
   int source = 0, prediction = 0;  // places in the lists
-  View w = {};                     // [out, in]
+  View w = {};                     // [out, in]; all of one type, perhaps of fewer bits than the values
   View z = {};                     // [rows, out]: at the start; needed where there is an activation after
   double gain = 1;
   Activation before = Activation::identity, after = Activation::identity;
@@ -34,6 +35,9 @@ struct SettlePrediction {
 struct SettleNode {
   View x;        // [rows, n]: at the start
   View dx = {};  // [rows, n]: how far it moves; empty: it is clamped
+  // Not empty: x + dx, perhaps in the place of x; and both as operands.
+  View whole = {};
+  Narrowed narrow = {}, narrow_whole = {};
 };
 
 /// `steps` times, for all free nodes at once: velocity <- momentum velocity + dF/dx;  dx <- dx - rate velocity, from
@@ -58,23 +62,40 @@ struct SettleArgs {
   List<SettleEdge> edges;
   int steps = 1;
   double rate = 0.1, momentum = 0;
+  int exponent = 0;    // with weights of 16 bits: what they multiply is rounded as well, times 2^exponent
+  View overflow = {};  // and this float64 scalar set to 1 where that does not fit float16
 
   [[nodiscard]] std::int64_t rows() const { return nodes[0].x.rows(); }
   [[nodiscard]] DType dtype() const { return nodes[0].x.dtype; }
+  /// Of what is multiplied.
+  [[nodiscard]] DType operands() const {
+    for (const SettleEdge& e : edges) {
+      if (!e.w.empty()) return e.w.dtype;
+    }
+    return dtype();
+  }
   [[nodiscard]] std::int64_t width(const SettlePrediction& p) const { return nodes[p.node].x.cols(); }
 
   void check() const {
     PC_CHECK(nodes.count > 0 && steps > 0, "settle", "there is nothing to do");
     for (const SettleNode& node : nodes) {
       PC_CHECK(node.x.rows() == rows() && node.x.dtype == dtype(), "settle", "nodes differ in rows or types");
-      if (!node.dx.empty()) check_alike("settle", node.x, node.dx);
+      if (node.dx.empty()) continue;
+      check_alike("settle", node.x, node.dx);
+      if (!node.whole.empty()) check_alike("settle", node.x, node.whole);
+      node.narrow.check("settle", node.x);
+      node.narrow_whole.check("settle", node.x);
     }
     for (const SettlePrediction& p : predictions) {
       if (!p.start.empty()) check_alike("settle", nodes[p.node].x, p.start);
     }
+    const bool tensor = operands() != dtype();
+    PC_CHECK(!tensor || (dtype() == DType::f32 && size_of(operands()) == 2 && overflow.dtype == DType::f64 &&
+                         overflow.count() == 1),
+             "settle", "weights of ", name_of(operands()), " do not go with values of ", name_of(dtype()));
     for (const SettleEdge& e : edges) {
       const std::int64_t in = nodes[e.source].x.cols(), out = width(predictions[e.prediction]);
-      const bool fits = e.w.empty() ? in == out : e.w.rows() == out && e.w.cols() == in && e.w.dtype == dtype();
+      const bool fits = e.w.empty() ? in == out : e.w.rows() == out && e.w.cols() == in && e.w.dtype == operands();
       PC_CHECK(fits, "settle", "weights do not fit their nodes");
       PC_CHECK(e.after == Activation::identity || !e.z.empty(), "settle", "an activation needs what it began with");
       if (!e.z.empty()) check_alike("settle", nodes[predictions[e.prediction].node].x, e.z);
@@ -82,9 +103,13 @@ struct SettleArgs {
     }
   }
   void touches(Touches& t) const {
-    for (const SettleNode& node : nodes) t.read(node.x).write(node.dx);
+    for (const SettleNode& node : nodes) {
+      t.read(node.x).write(node.dx).write(node.whole);
+      node.narrow.touches(t);
+      node.narrow_whole.touches(t);
+    }
     for (const SettlePrediction& p : predictions) t.read(p.start);
-    for (const SettleEdge& e : edges) t.read_all(e.w).read(e.z);
+    for (const SettleEdge& e : edges) t.read_all(e.w).read(e.z);  // `overflow` is only ever set to 1
   }
   [[nodiscard]] double flops() const {
     double once = 0;
@@ -96,7 +121,8 @@ struct SettleArgs {
 void settle_cpu(const SettleArgs&, Share);
 void settle_cuda(const SettleArgs&, CudaContext&);
 
-/// Where everything lies in a block's shared memory, in entries: the weights once, the state for each sample.
+/// Where everything lies in a block's shared memory, in entries (of dtype(), also where two operands share one): the
+/// weights once, the state for each sample.
 struct SettleLayout {
   struct NodeAt {
     int dx, velocity;
@@ -106,8 +132,8 @@ struct SettleLayout {
   };
   struct EdgeAt {
     // x at the start, the change of before(x) and its slope; z at the start; sums of parts of a product, in either
-    // direction
-    int w, x, a, slope, z, dz, sums;
+    // direction; and operands of 16 bits, what is multiplied by W and by its transpose
+    int w, x, a, slope, z, dz, sums, forward, back;
   };
   std::array<NodeAt, SettleArgs::kMost> nodes = {};
   std::array<PredictionAt, SettleArgs::kMost> predictions = {};
@@ -115,8 +141,16 @@ struct SettleLayout {
   int weights = 0, state = 0;
 };
 
+/// Bytes of a block's memory for what it must do.
+inline constexpr std::size_t kSettleDescription = 8192;
 /// Terms of a product that one thread adds up.
 inline constexpr int kSettleChunk = 32;
+/// Tensor cores take squares of so many entries, of a matrix whose rows are 16 bytes further apart than they are long:
+/// then those of a square lie in different memory banks.
+inline constexpr int kSettleTile = 16, kSettleGap = 8;
+constexpr int settle_tiled(std::int64_t n) {
+  return static_cast<int>((n + kSettleTile - 1) / kSettleTile) * kSettleTile;
+}
 
 [[nodiscard]] SettleLayout settle_layout(const SettleArgs& args);
 /// Whether a block of the device has memory enough for the weights and one sample.

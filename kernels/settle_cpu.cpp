@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "kernels/exec.h"
 #include "kernels/loops.h"
+#include "kernels/narrow.h"
 #include "kernels/settle.h"
 
 namespace pc::kernels {
@@ -21,6 +23,7 @@ class Sample {
     for (const SettleEdge& e : a_.edges) {
       dz_.emplace_back(static_cast<std::size_t>(a_.width(a_.predictions[e.prediction])));
     }
+    narrow_ = a_.operands() != a_.dtype();
   }
 
   void step() {
@@ -37,6 +40,18 @@ class Sample {
     }
   }
 
+  void store() const {
+    for (const SettleNode& node : a_.nodes) {
+      if (node.dx.empty()) continue;
+      const T *x = node.x.template row<T>(row_), *dx = node.dx.template row<T>(row_);
+      std::vector<T> whole;
+      for (std::int64_t i = 0; i < node.dx.cols(); ++i) whole.push_back(x[i] + dx[i]);
+      narrow_row(node.narrow, row_, dx);
+      narrow_row(node.narrow_whole, row_, whole.data());
+      if (!node.whole.empty()) std::copy(whole.begin(), whole.end(), node.whole.template row<T>(row_));
+    }
+  }
+
  private:
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
   /// The change of what the edge multiplies, and the slope there.
@@ -50,15 +65,34 @@ class Sample {
     return scalar::change(e.after, e.z.empty() ? T(0) : e.z.row<T>(row_)[o], dz_[at(edge)][o], T(e.leak));
   }
 
+  [[nodiscard]] T weight(const SettleEdge& e, std::size_t o, std::int64_t i) const {
+    const auto row = static_cast<std::int64_t>(o);
+    return narrow_ ? T(widened(e.w, row, i)) : e.w.row<T>(row)[i];
+  }
+  /// What is multiplied, as an operand.
+  [[nodiscard]] T operand(T value) const {
+    if (!narrow_) return value;
+    std::uint16_t bits = 0;
+    View stored{.data = &bits, .shape = {1, 1}, .dtype = a_.operands()};
+    stored.exponent = a_.exponent;
+    const float exact = static_cast<float>(value);
+    narrow_row({stored, a_.overflow}, 0, &exact);
+    return T(std::ldexp(widened(stored, 0, 0), -a_.exponent));
+  }
+
   void forward(int edge) {
     const SettleEdge& e = a_.edges[edge];
+    std::vector<T> a;
+    for (std::int64_t i = 0; i < a_.nodes[e.source].x.cols(); ++i) a.push_back(source(e, i).value);
+    if (!e.w.empty()) {
+      for (T& value : a) value = operand(value);
+    }
     for (std::size_t o = 0; o < dz_[at(edge)].size(); ++o) {
       T sum = 0;
       if (e.w.empty()) {
-        sum = a_.nodes[e.source].dx.row<T>(row_)[o];
+        sum = a[o];
       } else {
-        const T* w = e.w.row<T>(static_cast<std::int64_t>(o));
-        for (std::int64_t i = 0; i < e.w.cols(); ++i) sum += w[i] * source(e, i).value;
+        for (std::size_t i = 0; i < a.size(); ++i) sum += weight(e, o, static_cast<std::int64_t>(i)) * a[i];
         sum *= T(e.gain);
       }
       dz_[at(edge)][o] = sum;
@@ -93,15 +127,17 @@ class Sample {
         back[o] -= dz;
         continue;
       }
-      const T* w = e.w.row<T>(static_cast<std::int64_t>(o));
+      const T sent = operand(dz);
       for (std::size_t i = 0; i < back.size(); ++i) {
-        back[i] -= T(e.gain) * w[i] * dz * source(e, static_cast<std::int64_t>(i)).slope;
+        const auto in = static_cast<std::int64_t>(i);
+        back[i] -= T(e.gain) * weight(e, o, in) * sent * source(e, in).slope;
       }
     }
   }
 
   const SettleArgs& a_;
   std::int64_t row_;
+  bool narrow_ = false;
   std::vector<std::vector<T>> velocity_, gradient_;  // by node
   std::vector<std::vector<T>> dz_;                   // by edge
 };
@@ -116,6 +152,9 @@ SettleLayout settle_layout(const SettleArgs& args) {
     end += (n + 3) / 4 * 4;  // so that four entries can be read at once
     return static_cast<int>(at);
   };
+  const bool tensor_cores = args.operands() != args.dtype();
+  // Operands of 16 bits, two to an entry.
+  const auto operands = [](std::int64_t n) { return (settle_tiled(n) + kSettleGap) / 2; };
   std::int64_t weights = 0, state = 0;
   for (int n = 0; n < args.nodes.count; ++n) {
     const std::int64_t width = args.nodes[n].x.cols();
@@ -129,15 +168,21 @@ SettleLayout settle_layout(const SettleArgs& args) {
     const SettleEdge& e = args.edges[i];
     const std::int64_t in = args.nodes[e.source].x.cols(), out = args.width(args.predictions[e.prediction]);
     const std::int64_t mapped = e.before == Activation::identity ? 0 : in;
-    const std::int64_t sums = e.w.empty() ? 0 : std::max(out * parts(in), in * parts(out));
+    const bool multiplies = !e.w.empty(), tensor = multiplies && tensor_cores;
+    const std::int64_t sums = !multiplies ? 0
+                              : tensor    ? settle_tiled(std::max(in, out))
+                                          : std::max(out * parts(in), in * parts(out));
     // Rows an odd number of entries apart: threads meet in no memory bank, along rows or along columns.
-    layout.edges[i] = {.w = take(weights, e.w.empty() ? 0 : out * (in | 1)),
+    const std::int64_t matrix = tensor ? settle_tiled(out) * operands(in) : out * (in | 1);
+    layout.edges[i] = {.w = take(weights, multiplies ? matrix : 0),
                        .x = take(state, mapped),
                        .a = take(state, mapped),
                        .slope = take(state, mapped),
                        .z = take(state, e.after == Activation::identity ? 0 : out),
                        .dz = take(state, out),
-                       .sums = take(state, sums)};
+                       .sums = take(state, sums),
+                       .forward = take(state, tensor ? operands(in) : 0),
+                       .back = take(state, tensor ? operands(out) : 0)};
   }
   layout.weights = static_cast<int>(weights);
   layout.state = static_cast<int>(state);
@@ -146,7 +191,8 @@ SettleLayout settle_layout(const SettleArgs& args) {
 
 bool settle_fits(const Exec& exec, const SettleArgs& args) {
   const SettleLayout layout = settle_layout(args);
-  return static_cast<std::size_t>(layout.weights + layout.state) * size_of(args.dtype()) <= block_memory(exec);
+  const std::size_t bytes = static_cast<std::size_t>(layout.weights + layout.state) * size_of(args.dtype());
+  return bytes + kSettleDescription <= block_memory(exec);
 }
 
 void settle_cpu(const SettleArgs& args, Share share) {
@@ -154,6 +200,7 @@ void settle_cpu(const SettleArgs& args, Share share) {
     each_row(share, args.rows(), [&](std::int64_t row) {
       Sample<T> sample(args, row);
       for (int t = 0; t < args.steps; ++t) sample.step();
+      sample.store();
     });
   });
 }

@@ -24,10 +24,13 @@ void Operands::catch_up() {
   }
 }
 
-Operands::Copy& Operands::copy(const View& of, Magnitude magnitude) {
+int Operands::exponent(Magnitude magnitude) const {
   constexpr int kExponent = 10;
-  const int exponent = type_ == DType::f16 && magnitude == Magnitude::change ? kExponent : 0;
-  const View memory = network_.operand(of, type_, exponent);
+  return type_ == DType::f16 && magnitude == Magnitude::change ? kExponent : 0;
+}
+
+Operands::Copy& Operands::copy(const View& of, Magnitude magnitude) {
+  const View memory = network_.operand(of, type_, exponent(magnitude));
   const auto found =
       std::find_if(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.copy.data == memory.data; });
   if (found != copies_.end()) return *found;

@@ -32,6 +32,10 @@ class Operands {
   [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
   /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is.
   [[nodiscard]] View teaching(const Link& link, std::size_t param, const View& delta);
+  /// Whether operands have 16 bits, and so are copies.
+  [[nodiscard]] bool copies() const { return type_ == DType::f16 || type_ == DType::bf16; }
+  /// The power of two that they are multiplied by.
+  [[nodiscard]] int exponent(Magnitude magnitude) const;
   /// For a kernel that writes `of` and may write the operand too; empty where there is none.
   [[nodiscard]] kernels::Narrowed beside(const View& of, Magnitude magnitude);
 
@@ -43,7 +47,6 @@ class Operands {
   void catch_up();
   [[nodiscard]] bool is_weight(const Link& link, std::size_t param) const;
   Copy& copy(const View& of, Magnitude magnitude);
-  [[nodiscard]] bool copies() const { return type_ == DType::f16 || type_ == DType::bf16; }
 
   Network& network_;
   DType type_;

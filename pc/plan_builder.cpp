@@ -8,6 +8,7 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/map.h"
+#include "kernels/map_sgd.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "kernels/runge_kutta.h"
@@ -56,9 +57,7 @@ PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
     const auto& chain = graph_.edge(prediction.edges[0]).chain;
     state(p).fused = chain.size() >= 2 && chain.back().op->activation.has_value();
   }
-  // Where each node moves once, and only after its value was used, the start need not be kept.
-  const bool frozen = schedule().frozen && (schedule().moves == Moves::all || !spec_.optimize);
-  keeps_start_ = frozen || spec_.relax.forward_update || schedule().free_output;
+  keeps_start_ = (schedule().frozen && !by_front()) || spec_.relax.forward_update || schedule().free_output;
 }
 
 // --- questions ---
@@ -115,10 +114,7 @@ double PlanBuilder::nudge_beta() const {
 
 View PlanBuilder::source(NodeId v) {
   if (!frozen_ || node(v).free == Free::none) return whole(v);
-  if (keeps_start_) return buffer("x0", v);
-  PC_CHECK(node(v).version == node(v).start_version, "plan", "node ", graph_.node(v).name,
-           " has moved, but what it was is still needed");
-  return value(v);
+  return by_front() ? value(v) : buffer("x0", v);
 }
 
 std::vector<View> PlanBuilder::inputs(EdgeId e, int link) {
@@ -147,7 +143,9 @@ View PlanBuilder::arriving(EdgeId e, int link) {
 
 void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
   const Link& l = link_of(e, link);
-  if (l.op->activation && link < last_link(e) && link_of(e, link + 1).op->products) {
+  const NodeId to = graph_.prediction(graph_.edge(e).prediction).node;
+  const bool inside = link < last_link(e), is_value = !inside && out.data == value(to).data;
+  if (l.op->activation && (inside ? link_of(e, link + 1).op->products : is_value && feeds_products(to))) {
     return kernels::map(exec_, {.x = inputs(e, link)[0],
                                 .y = out,
                                 .f = *l.op->activation,
@@ -201,7 +199,7 @@ void PlanBuilder::predict(PredictionId p) {
   if (same(s.mu, key)) return;
   s.mu_version = fresh();
   part("predict");
-  s.changed = by_changes_ && predict_change(p);
+  s.changed = by_changes_ && !frozen_ && predict_change(p);
   if (s.changed) return;
   if (s.fused) {
     const EdgeId e = prediction.edges[0];
@@ -251,7 +249,8 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
   s.factor = factor;
   part("error");
   const View energy = want_energy ? energy_rows(p) : View{};
-  if (by_changes_ && t.energy == &gaussian) {
+  const bool stays = by_front() && node(prediction.node).free == Free::none;
+  if (by_changes_ && !stays && t.energy == &gaussian) {
     compare_changes(p, t, energy, factor);
   } else if (s.fused) {
     const EdgeId e = prediction.edges[0];
@@ -336,17 +335,30 @@ void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) {
 
 /// The same for edges that share their first link: what arrives at its output is added up before it goes through.
 void PlanBuilder::pull_edges(const std::vector<EdgeId>& edges, View back, Write write) {
-  const View dz = network_.link_buffer("dz", edges[0], 0, spec_.batch);
-  Write next = Write::set;
-  for (const EdgeId e : edges) {
-    pull_link(e, 1, 0, dz, next);
-    next = Write::add;
-  }
+  pull_to_map(edges);
   pull_link(edges[0], 0, 0, back, write);
 }
 
-/// back = sum over the edges out of v of (d op/dx_v)^T of what they send. False if it is known to be zero.
-bool PlanBuilder::pull_back(NodeId v) {
+void PlanBuilder::pull_to_map(const std::vector<EdgeId>& edges) {
+  const View dz = network_.link_buffer("dz", edges[0], 0, spec_.batch);
+  Write write = Write::set;
+  for (const EdgeId e : edges) {
+    pull_link(e, 1, 0, dz, write);
+    write = Write::add;
+  }
+}
+
+/// Whether a node may go through its map, move, and be mapped again, in one call: where it moves by itself, in one
+/// place, and by gradient descent.
+bool PlanBuilder::moves_with_map(NodeId v) const {
+  const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
+  return spec_.optimize && sgd != nullptr && sgd->temperature == 0 && node(v).free == Free::all && !by_changes_ &&
+         !by_errors() && !frozen_ && !std::holds_alternative<GradientNorm>(spec_.relax.stop);
+}
+
+/// back = sum over the edges out of v of (d op/dx_v)^T of what they send. False if it is known to be zero. `with_map`:
+/// if all of it goes through one map, that is left to the move.
+bool PlanBuilder::pull_back(NodeId v, bool with_map) {
   struct Contribution {
     EdgeId edge;
     int source;
@@ -377,6 +389,12 @@ bool PlanBuilder::pull_back(NodeId v) {
   std::map<EdgeId, std::vector<EdgeId>> by_map;
   for (const auto& [e, source] : contributions) {
     if (network_.shares_map(e)) by_map[network_.first_map(e)].push_back(e);
+  }
+  const bool one_map = by_map.size() == 1 && by_map.begin()->second.size() == contributions.size();
+  node(v).map = with_map && one_map ? by_map.begin()->second[0] : -1;
+  if (node(v).map >= 0) {
+    pull_to_map(by_map.begin()->second);
+    return true;
   }
   for (const auto& [e, source] : contributions) {
     if (!network_.shares_map(e)) {
@@ -417,14 +435,36 @@ std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
     if (parity != Parity::both && odd != (parity == Parity::odd)) continue;
     if (node(v).nudged && pulls_) nudge_pull(v);
     const View own = own_gradient(v);
-    const bool pulled = pull_back(v);
+    const bool pulled = pull_back(v, moves_with_map(v));
     if (own.empty() && !pulled) continue;
-    pulls.push_back({v, own, pulled ? buffer("back", v) : View{}});
+    const EdgeId map = pulled ? node(v).map : -1;
+    const View back = map >= 0 ? network_.link_buffer("dz", map, 0, spec_.batch) : buffer("back", v);
+    pulls.push_back({v, own, pulled ? back : View{}, map});
   }
   return pulls;
 }
 
 // --- moving ---
+
+void PlanBuilder::move_with_map(const Pull& pull) {
+  const NodeId v = pull.node;
+  const Link& map = link_of(pull.map, 0);
+  const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);
+  const View out = network_.link_buffer("z", pull.map, 0, spec_.batch);
+  kernels::map_sgd(exec_, {.x = value(v),
+                           .y = out,
+                           .dy = pull.back,
+                           .own = pull.own,
+                           .velocity = sgd.momentum != 0 ? buffer("value_velocity", v) : View{},
+                           .f = *map.op->activation,
+                           .leak = leak_of(map),
+                           .rate = sgd.rate,
+                           .momentum = sgd.momentum,
+                           .bound = sgd.automatic ? network_.scalar(kStepBound) : View{},
+                           .narrow = operands_.beside(out, Magnitude::value)});
+  node(v).version = fresh();
+  static_cast<void>(mapped(pull.map, false));  // it has been
+}
 
 /// Moves `variable`, the value of a node or its error, by one step of gradient descent or Adam.
 void PlanBuilder::move(const Pull& pull, const View& variable) {
@@ -437,11 +477,11 @@ void PlanBuilder::move(const Pull& pull, const View& variable) {
       .free = free_mask(v),
       .steepest = steepest ? network_.row_buffer("steepest/" + graph_.node(v).name, spec_.batch) : View{}};
   const int now = fresh();
-  if (by_changes_ && wants_whole(v)) {
+  if (by_changes_ && !frozen_ && wants_whole(v)) {
     g.from = buffer("x0", v);
     g.whole = value(v);
   }
-  if (by_changes_ && feeds_products(v)) g.narrow = operands_.beside(variable, Magnitude::change);
+  if (by_changes_ && !frozen_ && feeds_products(v)) g.narrow = operands_.beside(variable, Magnitude::change);
   if (const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper)) {
     kernels::value_sgd(exec_, {.g = g,
                                .velocity = sgd->momentum != 0 ? buffer("value_velocity", v) : View{},
@@ -473,6 +513,10 @@ void PlanBuilder::move_values(const std::vector<Pull>& pulls, Write steepest) {
   part("move");
   const bool wanted = std::holds_alternative<GradientNorm>(spec_.relax.stop);
   for (const Pull& pull : pulls) {
+    if (pull.map >= 0) {
+      move_with_map(pull);
+      continue;
+    }
     const bool by_error = by_errors() && !graph_.node(pull.node).predictions.empty();
     move(pull, by_error ? buffer("e", pull.node) : by_changes_ ? change(pull.node) : value(pull.node));
     if (wanted) find_steepest(network_.row_buffer("steepest/" + graph_.node(pull.node).name, spec_.batch), steepest);

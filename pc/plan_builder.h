@@ -45,7 +45,8 @@ class PlanBuilder {
     int whole_version = 0;  // of what buffer "x" holds; by changes, "dx" is ahead of it
     Key back;               // what the "back" buffer was made from
     int back_version = 0;   // 0: known to be zero
-    bool arrived = false;   // Moves::front: something has been added to "back"
+    EdgeId map = -1;        // what was pulled back last has still to go through this edge's first link
+    bool arrived = false;   // Moves::front: something has been added to "dx"
   };
   struct PredictionState {
     bool fused = false;  // its last link is an activation that is evaluated with the error
@@ -69,7 +70,8 @@ class PlanBuilder {
   };
   struct Pull {
     NodeId node;
-    View own, back;  // dF/dx = own - back
+    View own, back;   // dF/dx = own - back
+    EdgeId map = -1;  // or dF/dx = own - f'(x) back, where all that leaves the node goes through this edge's map
   };
 
   // --- predictions, errors, the way back (plan_builder.cpp) ---
@@ -86,10 +88,13 @@ class PlanBuilder {
   void pull_link(EdgeId e, int link, int source, View dx, Write write);
   void pull_edge(EdgeId e, int source, View back, Write write);
   void pull_edges(const std::vector<EdgeId>& edges, View back, Write write);
-  bool pull_back(NodeId v);
+  void pull_to_map(const std::vector<EdgeId>& edges);
+  [[nodiscard]] bool moves_with_map(NodeId v) const;
+  bool pull_back(NodeId v, bool with_map = false);
   View own_gradient(NodeId v);
   std::vector<Pull> pull(Parity parity);
   void move(const Pull& pull, const View& variable);
+  void move_with_map(const Pull& pull);
   void move_values(const std::vector<Pull>& pulls, Write steepest);
   void shake(double deviation);
   void flow_step(int t);
@@ -131,7 +136,9 @@ class PlanBuilder {
   void evaluate(int t, bool want_energy);
   void step(int t);
   void descend(int t);
+  void begin_front();
   void front_step(int t);
+  void show_values();
   void deliver(PredictionId p);
   void error_step();
   void follow_errors();
@@ -161,6 +168,7 @@ class PlanBuilder {
     return spec_.relax.precision.kind != PrecisionSchedule::Kind::constant;
   }
   [[nodiscard]] bool one_sided() const { return spec_.settings.nudge.value_or(Nudge{}).side != Nudge::Side::centered; }
+  [[nodiscard]] bool by_front() const { return schedule().moves == Moves::front; }
   [[nodiscard]] bool by_errors() const { return schedule().engine == Engine::errors; }
   [[nodiscard]] bool constant_edge(EdgeId e) const;
   [[nodiscard]] Key edge_key(EdgeId e) const;
@@ -221,7 +229,7 @@ class PlanBuilder {
   bool keeps_start_ = false;  // in buffers "x0"
   bool gated_ = false;        // weights learn from what the gate lets through
   bool backward_ = false;     // errors as variables: on the way back
-  bool by_changes_ = false;   // from the first look on, the values that move are "dx"
+  bool by_changes_ = false;   // from the first look on, what moves is "dx"; by the front, "x" keeps the start
   std::vector<NodeState> nodes_;
   std::vector<PredictionState> predictions_;
   std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from

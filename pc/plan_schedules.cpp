@@ -52,6 +52,11 @@ void PlanBuilder::sweep() {
 void PlanBuilder::start_values() {
   part("start");
   const ValueInit& init = spec_.relax.init;
+  const bool feedforward = init.kind == ValueInit::Kind::feedforward;
+  const auto order = feedforward ? topological_order(graph_) : std::nullopt;
+  const auto overwritten = [&](NodeId v) {
+    return spec_.optimize && order && node(v).free == Free::all && !graph_.node(v).predictions.empty();
+  };
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).nudged) kernels::copy(exec_, {.in = value(v), .out = buffer("target", v)});
     if (node(v).free == Free::none || init.kind == ValueInit::Kind::previous) continue;
@@ -63,7 +68,7 @@ void PlanBuilder::start_values() {
                               .purpose = Purpose::values,
                               .stream = static_cast<std::uint32_t>(v),
                               .step = network_.scalar(spec_.draws)});
-    } else {
+    } else if (!overwritten(v)) {
       kernels::fill(exec_, {.out = value(v)});
     }
   }
@@ -72,8 +77,8 @@ void PlanBuilder::start_values() {
     if (node(v).free == Free::part) clamp_part(v);
     node(v).version = fresh();
   }
-  if (init.kind != ValueInit::Kind::feedforward) return;
-  if (const auto order = topological_order(graph_)) {
+  if (!feedforward) return;
+  if (order) {
     for (const NodeId v : *order) {
       if (graph_.node(v).predictions.empty() || node(v).free == Free::none) continue;
       predict(graph_.node(v).predictions[0]);
@@ -173,6 +178,7 @@ void PlanBuilder::start() {
   reset_stepper();
   keep_start();
   frozen_ = schedule().frozen;
+  if (by_front()) begin_front();
 }
 
 // --- one step ---
@@ -194,7 +200,8 @@ void PlanBuilder::look(int t) {
                            (schedule().sweeps() && spec_.energies);
   if (by_errors() && t > 0) follow_errors();
   predict_all();
-  if (t == 0 && phase_ == 0 && can_use_changes()) begin_changes();
+  // Where predictions stay those of the start, an error is how far its value has moved.
+  if (t == 0 && phase_ == 0 && !by_changes_ && (frozen_ || can_use_changes())) begin_changes();
   if (t == 0 && phase_ == 0 && spec_.measure_start) {
     part("metrics");
     spec_.measure_start(exec_, spec_.batch);
@@ -265,14 +272,24 @@ void PlanBuilder::error_step() {
   move_values(pulls, Write::set);
 }
 
+/// Each node moves once, from where it holds its own prediction, by gamma times what has arrived. So that is its change
+/// and its error, to the last digit; read off as the difference of its value and the prediction it would have lost as
+/// many as it is smaller than the value.
+void PlanBuilder::begin_front() {
+  by_changes_ = true;
+  for (PredictionState& s : predictions_) s.exact_start = true;
+}
+
 /// What the nodes of level t send arrives, and the nodes of level t + 1, for which nothing more can come, move. Between
 /// levels an error waits; each step of waiting costs it a factor of gamma, as an identity vertex would.
 void PlanBuilder::front_step(int t) {
-  const double gamma = spec_.settings.gamma;
+  const auto weaken = [&](NodeId v) {
+    const double gamma = spec_.settings.gamma;
+    if (gamma != 1) kernels::axpby(exec_, {.x = change(v), .y = change(v), .a = gamma, .b = 0});
+  };
   part("move");
-  for (NodeId v = 0; v < graph_.node_count() && gamma != 1; ++v) {
-    if (node(v).level <= t || !node(v).arrived) continue;
-    kernels::axpby(exec_, {.x = buffer("back", v), .y = buffer("back", v), .a = gamma, .b = 0});
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).level > t && node(v).arrived) weaken(v);
   }
   gated_ = schedule().learn == Learn::first_arrival;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
@@ -284,7 +301,8 @@ void PlanBuilder::front_step(int t) {
   part("move");
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).level != t + 1 || !node(v).arrived || node(v).free == Free::none) continue;
-    move({v, {}, buffer("back", v)}, value(v));
+    weaken(v);
+    node(v).version = fresh();
   }
 }
 
@@ -313,7 +331,7 @@ void PlanBuilder::deliver(PredictionId p) {
       NodeState& from = node(edge.from[source]);
       if (from.free == Free::none || graph_.node(edge.from[source]).predictions.empty()) continue;
       part("pullback");
-      pull_edge(e, static_cast<int>(source), buffer("back", edge.from[source]), from.arrived ? Write::add : Write::set);
+      pull_edge(e, static_cast<int>(source), change(edge.from[source]), from.arrived ? Write::add : Write::set);
       from.arrived = true;
     }
   }
@@ -436,13 +454,23 @@ void PlanBuilder::add_side(double share) {
   gradients_of_all();
 }
 
+/// Puts values where they have moved, for those who look. After an update nobody does: a sweep's values say nothing
+/// about the weights that it leaves behind.
+void PlanBuilder::show_values() {
+  if (frozen_ && spec_.learn && !spec_.measure_end) return;
+  if (!by_front()) return show_observed();
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (moved(v)) kernels::axpby(exec_, {.x = change(v), .y = value(v), .a = 1, .b = 1});
+  }
+}
+
 void PlanBuilder::finish() {
   const bool fixed = std::holds_alternative<FixedSteps>(spec_.relax.stop);
   if (updates_in_loop() && spec_.energies && !fixed) add_energies(energy_end_name);
   if (updates_in_loop() && !spec_.measure_end) return;
   if (by_errors()) follow_errors();
   predict_all();
-  if (by_changes_) show_observed();
+  if (by_changes_) show_values();
   if (spec_.measure_end) {
     part("metrics");
     spec_.measure_end(exec_, spec_.batch);

@@ -66,6 +66,8 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   }
   const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);
   Args args{.steps = spec_.relax.steps, .rate = sgd.rate, .momentum = sgd.momentum};
+  args.exponent = operands_.exponent(Magnitude::change);
+  args.overflow = network_.overflow();
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::part) return refuse("node " + graph_.node(v).name + " is clamped by a mask");
     args.nodes.add({value(v), node(v).free == Free::all ? change(v) : View{}});
@@ -87,7 +89,8 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     small->prediction = graph_.edge(e).prediction;
     for (int link = 0; link <= last_link(e); ++link) {
       const std::vector<View> weights = network_.link_weights(e, link);
-      if (!weights.empty()) small->w = weights[0];
+      if (weights.empty()) continue;
+      small->w = operands_.copies() ? network_.operand(weights[0], spec_.operands, 0) : weights[0];
     }
     if (small->after != scalar::Activation::identity) {
       small->z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
@@ -103,10 +106,23 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
   look(0);
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) args.predictions.items[p].start = start_error(p);
   part("settle");
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    for (int link = 0; link <= last_link(e) && !constant_edge(e); ++link) {
+      static_cast<void>(operands_.weights(e, link));  // they are there when it begins
+    }
+  }
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).free == Free::none) continue;
+    kernels::SettleNode& moving = args.nodes.items[v];
+    moving.whole = value(v);
+    if (!feeds_products(v)) continue;
+    moving.narrow = operands_.beside(change(v), Magnitude::change);
+    moving.narrow_whole = operands_.beside(value(v), Magnitude::value);
+  }
   kernels::settle(exec_, args);
   plan_.regime_ = Regime::sliced;
   for (NodeState& n : nodes_) {
-    if (n.free != Free::none) n.version = fresh();
+    if (n.free != Free::none) n.version = n.whole_version = fresh();
   }
 }
 

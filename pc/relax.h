@@ -89,6 +89,7 @@ struct RelaxSpec {
   Sweep sweep = Sweep::synchronous;
   PrecisionSchedule precision;
   bool forward_update = false;  // learn from the settled values and the inputs of the start (Qi et al. 2025)
+  double growth = 10;  // energy after a relaxation over energy before it: more is called divergence (trainer.h)
 };
 
 }  // namespace pc

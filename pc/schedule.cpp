@@ -9,10 +9,13 @@ namespace pc {
 
 std::span<const Schedule> all_schedules() {
   static constexpr Schedule list[] = {
-      {.name = "pc", .about = "relax, then learn from the settled state (Whittington & Bogacz 2017)"},
+      {.name = "pc",
+       .about = "relax, then learn from the settled state (Whittington & Bogacz 2017)",
+       .heeds = kStop | kSweep | kPrecision | kForwardUpdate | kGrowth},
       {.name = "ipc",
        .about = "values and weights move at every step (Salvatori et al. 2024)",
-       .learn = Learn::every_step},
+       .learn = Learn::every_step,
+       .heeds = kStop | kSweep | kPrecision | kGrowth},
       {.name = "zil",
        .about = "equals backprop: one step per level, each level learns at its own (Song et al. 2020)",
        .learn = Learn::by_level,
@@ -33,17 +36,43 @@ std::span<const Schedule> all_schedules() {
        .exact = true},
       {.name = "ep",
        .about = "free output, nudged towards and away from the target (Scellier & Bengio 2017)",
-       .free_output = true},
+       .free_output = true,
+       .heeds = kStop | kSweep | kPrecision | kGrowth},
       {.name = "epc",
        .about = "errors as variables: the minimum of pc, sooner (Goemaere et al. 2025)",
        .engine = Engine::errors,
-       .acyclic = true},
+       .acyclic = true,
+       .heeds = kStop | kGrowth},
       {.name = "backprop",
        .about = "reverse-mode differentiation: the reference",
        .engine = Engine::reverse,
        .acyclic = true},
   };
   return list;
+}
+
+std::span<const RelaxPart> all_relax_parts() {
+  static constexpr RelaxPart list[] = {
+      {"stop", kStop, [](const RelaxSpec& r) { return !std::holds_alternative<FixedSteps>(r.stop); }},
+      {"sweep", kSweep, [](const RelaxSpec& r) { return r.sweep != Sweep::synchronous; }},
+      {"precision", kPrecision,
+       [](const RelaxSpec& r) { return r.precision.kind != PrecisionSchedule::Kind::constant; }},
+      {"forward_update", kForwardUpdate, [](const RelaxSpec& r) { return r.forward_update; }},
+      {"growth", kGrowth, [](const RelaxSpec& r) { return r.growth != RelaxSpec{}.growth; }},
+  };
+  return list;
+}
+
+std::string no_effect(const Schedule& schedule, const RelaxPart& part) {
+  std::string others;
+  for (const Schedule& other : all_schedules()) {
+    if ((other.heeds & part.bit) != 0) others += std::string(others.empty() ? "" : ", ").append(other.name);
+  }
+  return std::string(part.name)
+      .append(" has no effect on ")
+      .append(schedule.name)
+      .append("; leave it out, or use a schedule that heeds it: ")
+      .append(others);
 }
 
 const Schedule& find_schedule(std::string_view name) {
@@ -158,15 +187,15 @@ void check_nudge(const Schedule& schedule, const ScheduleSettings& settings, con
 
 void check_relax(const Schedule& schedule, const RelaxSpec& relax, const Graph& graph) {
   if (schedule.exact || schedule.engine == Engine::reverse) return;  // they bring their own
+  for (const RelaxPart& part : all_relax_parts()) {
+    PC_CHECK((schedule.heeds & part.bit) != 0 || !part.asked(relax), "schedule", no_effect(schedule, part));
+  }
   constexpr const char* kInstead = "relax without it, or unroll the graph";
   const bool flow = std::holds_alternative<ValueFlow>(relax.stepper);
-  if (relax.precision.kind != PrecisionSchedule::Kind::constant) {
-    need_acyclic(graph, "a precision schedule", kInstead);
-    PC_CHECK(schedule.engine == Engine::relax, "schedule", schedule.name, " has no precision schedules; pc has");
-  }
+  if (relax.precision.kind != PrecisionSchedule::Kind::constant) need_acyclic(graph, "a precision schedule", kInstead);
   if (relax.sweep == Sweep::even_odd) {
     need_acyclic(graph, "sweep: even_odd", "sweep: synchronous runs on any graph");
-    PC_CHECK(!flow && schedule.engine == Engine::relax, "schedule", "sweep: even_odd goes with sgd and adam on values");
+    PC_CHECK(!flow, "schedule", "sweep: even_odd goes with sgd and adam on values");
   }
   const auto* by_flow = std::get_if<ValueFlow>(&relax.stepper);
   const bool adaptive = by_flow != nullptr && by_flow->method == ValueFlow::Method::adaptive;
@@ -186,9 +215,6 @@ void check_relax(const Schedule& schedule, const RelaxSpec& relax, const Graph& 
            schedule.name, " starts feedforward, where all errors are zero; leave relax.init out");
   PC_CHECK(!flow || schedule.engine == Engine::relax, "schedule", schedule.name,
            " moves errors by sgd or adam; euler, heun, rk4 and adaptive move values");
-  PC_CHECK(!relax.forward_update ||
-               (schedule.learn == Learn::at_end && schedule.engine == Engine::relax && !schedule.free_output),
-           "schedule", schedule.name, " has no forward update; pc has");
 }
 
 }  // namespace

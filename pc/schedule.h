@@ -39,6 +39,17 @@ enum class Moves : std::uint8_t {
   front  // each node once: level t + 1 at step t, by what has arrived from the levels before
 };
 
+/// Parts of RelaxSpec that not every schedule heeds.
+enum Heeds : std::uint8_t { kStop = 1, kSweep = 2, kPrecision = 4, kForwardUpdate = 8, kGrowth = 16 };
+
+struct RelaxPart {
+  std::string_view name;  // as configs write it
+  Heeds bit;
+  bool (*asked)(const RelaxSpec& relax);  // for anything but the default
+};
+
+std::span<const RelaxPart> all_relax_parts();
+
 struct Schedule {
   std::string_view name;
   std::string_view about;
@@ -50,6 +61,7 @@ struct Schedule {
                              // and start, steps and rate are the schedule's own
   bool free_output = false;  // targets are not clamped but pull at their nodes
   bool acyclic = false;      // needs a graph without cycles
+  std::uint8_t heeds = 0;    // what of all_relax_parts()
 
   /// Whether weights learn on the way, each at its own step, and all are applied at the end.
   [[nodiscard]] constexpr bool sweeps() const { return learn == Learn::by_level || learn == Learn::first_arrival; }
@@ -84,6 +96,9 @@ struct ScheduleSettings {
 
 std::span<const Schedule> all_schedules();
 const Schedule& find_schedule(std::string_view name);
+
+/// What is wrong with asking a schedule for a part that it does not heed.
+std::string no_effect(const Schedule& schedule, const RelaxPart& part);
 
 /// Throws, naming the cycle, node or energy in the way, if the schedule cannot run like this, and says what would work.
 void check_schedule(const Schedule& schedule, const ScheduleSettings& settings, const RelaxSpec& relax,

@@ -117,7 +117,7 @@ TEST_CASE("compare: keeps the worst of each number, and a wrong gradient fails")
 
   for (const Tensors& wrong :
        {Tensors{{"a", {1, 1e-9}}, {"b", {0, 10}}, {"c", {0}}}, Tensors{{"a", {1, 0}}, {"b", {0, -10}}, {"c", {0}}},
-        Tensors{{"a", {1, 0}}, {"b", {0, 10}}, {"c", {1e-30}}}, Tensors{{"a", {1, kNaN}}, {"b", {0, 10}}, {"c", {0}}},
+        Tensors{{"a", {1, 0}}, {"b", {0, 10}}, {"c", {1e-8}}}, Tensors{{"a", {1, kNaN}}, {"b", {0, 10}}, {"c", {0}}},
         Tensors{{"a", {0, 0}}, {"b", {0, 0}}, {"c", {0}}}}) {
     Measured measured{.exact = true, .tolerance = 1e-10};
     compare(measured, wrong, reference);
@@ -126,6 +126,19 @@ TEST_CASE("compare: keeps the worst of each number, and a wrong gradient fails")
     CHECK_FALSE(measured.failed());
     CHECK_FALSE(measured.passed());
   }
+  // Where the reference is zero, errors are in units of the whole gradient: |r| = sqrt(101), largest entry 10.
+  Measured beside_zero{.exact = true, .tolerance = 1e-10};
+  compare(beside_zero, {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {-5}}}, reference);
+  CHECK(beside_zero.where == "c");
+  CHECK(beside_zero.worst.relative == Approx(5 / std::sqrt(101.0)));
+  CHECK(beside_zero.worst.entry == Approx(0.5));
+  CHECK(beside_zero.worst.cosine == 1);
+  CHECK(beside_zero.parameters[2].zero);
+  CHECK_FALSE(beside_zero.parameters[1].zero);
+  Measured nothing{.exact = true, .tolerance = 1e-10};
+  compare(nothing, {{"a", {1e-30}}}, {{"a", {0}}});
+  CHECK(nothing.failed());
+
   Measured measured;
   CHECK_THROWS_AS(compare(measured, {{"a", {1, 0}}}, reference), pc::Error);
   CHECK_THROWS_AS(compare(measured, {{"a", {1, 0}}, {"b", {0, 10}}, {"d", {0}}}, reference), pc::Error);
@@ -297,7 +310,7 @@ TEST_CASE("check: laws come out as theory says") {
   const BatchSource source(config, 6, true);
   const CheckBatch batch = source.batch(0);
   Check check(config, Exec{}, batch);
-  const std::vector<Law> laws = check.laws();
+  const std::vector<Law> laws = check.laws(check.subjects());
   REQUIRE(laws.size() == 4);
   for (const Law& law : laws) {
     CAPTURE(law.schedule);
@@ -331,10 +344,30 @@ TEST_CASE("pc check: exit statuses and messages") {
     CHECK_FALSE(result.out.find("FAILED") != std::string::npos);
   }
   SUBCASE("rounding is more than nothing: without tolerance it fails, and every parameter is shown") {
-    const Result result = check(config, {"--tolerance", "0", "--dtype", "float32", "--schedule", "zil"});
+    // zil-pad adds errors to values and takes them off again; zil does as backprop does, to the bit
+    const Result result = check(config, {"--tolerance", "0", "--dtype", "float32", "--schedule", "zil-pad"});
     CHECK(result.status == 1);
     CHECK(has(result.out, "FAILED"));
     CHECK(has(result.out, "high->label/linear.bias"));
+  }
+  SUBCASE("a parameter that backprop leaves alone is said to be one") {
+    const fs::path aside = scratch / "aside.yaml";
+    std::ofstream(aside) << kGraph << "init: zeros\n";
+    const Result result = check(aside, {});
+    CHECK(result.status == 0);
+    CHECK(has(result.out, "backprop's is zero for high->label/linear.weight"));
+    CHECK_FALSE(result.out.find("nan") != std::string::npos);
+    CHECK_FALSE(result.out.find("inf ") != std::string::npos);
+  }
+  SUBCASE("--laws of one schedule; of one that has none") {
+    const Result result = check(config, {"--laws", "--schedule", "zil", "--json"});
+    REQUIRE(result.status == 0);
+    const Json laws = Json::parse(result.out)["laws"];
+    REQUIRE(laws.size() == 1);
+    CHECK(laws[0]["schedule"] == "zil");
+    const Result none = check(config, {"--laws", "--schedule", "fa_zil"});
+    CHECK(none.status == 2);
+    CHECK(has(none.err, "ep, pc, zil and fixed_prediction"));
   }
   SUBCASE("what approximates cannot fail") {
     CHECK(check(config, {"--tolerance", "0", "--schedule", "pc"}).status == 0);

@@ -82,7 +82,7 @@ TEST_CASE("base.yaml states the defaults: a config that says nothing means the s
   CHECK(base.classify.on == bare.classify.on);
   CHECK(base.classify.off == bare.classify.off);
   CHECK(base.relax.schedule->name == bare.relax.schedule->name);
-  CHECK(base.relax.growth == bare.relax.growth);
+  CHECK(base.relax.relax.growth == bare.relax.relax.growth);
   CHECK(base.relax.relax.steps == bare.relax.relax.steps);
   CHECK(base.relax.relax.stepper.index() == bare.relax.relax.stepper.index());
   CHECK(std::get<pc::ValueSgd>(base.relax.relax.stepper).rate == std::get<pc::ValueSgd>(bare.relax.relax.stepper).rate);
@@ -245,6 +245,30 @@ TEST_CASE("mlp: with residual, hidden nodes pass themselves on to the next one o
   CHECK(edges("[784, 784, 10, 10]", ", residual: true") == "image>hidden1:lt hidden1>hidden2:lt hidden2>label:l ");
   CHECK(edges("[784, 8, 8, 10]", ", residual: true, order: before") ==
         "image>hidden1:l hidden1>hidden2:tl hidden1>hidden2:i hidden2>label:tl ");
+}
+
+TEST_CASE("relax: what a schedule does not heed is refused, at its place; a default does no harm") {
+  const auto relax = [](const std::string& schedule, const std::string& more) {
+    return message(config_with(kMlp, "relax: {schedule: " + schedule + ", " + more + "}\n"));
+  };
+  const std::string asked[] = {"stop: plateau", "sweep: even_odd", "precision: spiking", "forward_update: true",
+                               "growth: 3"};
+  for (const std::string& more : asked) {
+    const std::string key = more.substr(0, more.find(':'));
+    for (const std::string schedule : {"zil", "fa_zil", "fixed_prediction", "backprop"}) {
+      const std::string column =
+          std::to_string(std::string("relax: {schedule: , ").size() + schedule.size() + key.size() + 3);
+      CHECK(has(relax(schedule, more), "t.yaml:4:" + column + ": relax." + key + " has no effect on " + schedule));
+    }
+    CHECK(relax("pc", more).empty());
+  }
+  CHECK(has(relax("epc", "sweep: even_odd"), "heeds it: pc, ipc, ep"));
+  CHECK(has(relax("ep", "forward_update: true"), "heeds it: pc"));
+  CHECK(relax("epc", "stop: plateau").empty());
+  CHECK(relax("zil",
+              "stop: steps, sweep: synchronous, precision: constant, forward_update: false, growth: 10, "
+              "steps: 3, optimizer: {sgd: {rate: 0.2}}, init: zeros")
+            .empty());
 }
 
 TEST_CASE("mistakes in a config: each has its place and its message") {

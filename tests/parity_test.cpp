@@ -37,7 +37,7 @@ void compare(pc::ExecContext& context, DType dtype, double tolerance) {
     REQUIRE(got.size() == truth.size());
     for (std::size_t i = 0; i < truth.size(); ++i) {
       CAPTURE(i);
-      CHECK(relative_error(got[i], truth[i]) < tolerance);
+      CHECK(relative_error(got[i], truth[i]) < tolerance + k.rounding);
       if (exact(k)) CHECK(same_bits(got[i], truth[i]));
       CHECK(same_bits(got[i], again[i]));
     }

@@ -95,7 +95,12 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
   SUBCASE("resuming with another config is refused") {
     const Result other = run_program(scratch, {"run", config, "--out", run, "--resume", "--set", "relax.steps=5"});
     CHECK(other.status == 2);
-    CHECK(has(other.err, "was started with another config"));
+    CHECK(has(other.err, "was started with another config: relax.steps: 4 -> 5; resume"));
+    const Result more = run_program(scratch, {"run", config, "--out", run, "--resume", "--set", "relax.schedule=zil",
+                                              "--set", "init=he", "--set", "learn.rate=~"});
+    CHECK(has(more.err,
+              "relax.schedule: pc -> zil, learn.rate: {cosine: {floor: 1.0e-4}} -> not given, "
+              "init: not given -> he; resume"));
   }
 }
 
@@ -343,6 +348,31 @@ TEST_CASE("without a validation part nothing is reported as its accuracy") {
   const Scratch scratch;
   const Json result = run_json(scratch, {write_config(scratch), "--out", scratch / "r", "--set", "data.validation=0"});
   CHECK(result["validation"]["accuracy"].is_null());
+}
+
+TEST_CASE("a schedule that does not suit the graph: where it is named, and the cycle") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  std::ofstream(config, std::ios::app) << "check: {batch: 4}\n";
+  const std::vector<std::string> cyclic = {
+      "--set",
+      "graph={nodes: {image: {shape: [784]}, low: {shape: [6]}, label: {shape: [10]}}, edges: [{from: image, to: "
+      "low, op: linear}, {from: low, to: low, op: linear}, {from: low, to: label, op: linear}]}"};
+  const auto error = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), cyclic.begin(), cyclic.end());
+    const Result result = run_program(scratch, arguments);
+    CHECK(result.status == 2);
+    return result.err;
+  };
+  std::ofstream(scratch / "zil.yaml") << "parent: small.yaml\nrelax:\n  schedule: zil\n";
+  const std::string zil = scratch / "zil.yaml", run = scratch / "r";
+  CHECK(has(error({"run", zil, "--out", run}),
+            "zil.yaml:3:13: zil needs a graph without cycles, but there is low -> low"));
+  CHECK(has(error({"bench", zil}), "zil.yaml:3:13: zil needs"));
+  CHECK(
+      has(error({"run", config, "--out", run, "--set", "relax.schedule=epc"}), "--set relax.schedule=epc: epc needs"));
+  CHECK(has(error({"run", config, "--out", run, "--set", "relax.schedule={zil: {paths: pad}}"}), "low -> low"));
+  CHECK_FALSE(fs::exists(run));
 }
 
 TEST_CASE("resuming: what may change and what may not") {

@@ -811,6 +811,9 @@ TEST_CASE("combinations that make no sense stop before any work") {
   CHECK(contains(refusal(plain, "epc", {}, {.stepper = ValueFlow{}}), "sgd or adam"));
   CHECK(contains(refusal(plain, "epc", {}, {.stepper = ValueSgd{.automatic = true}}), "rate: auto"));
   CHECK(contains(refusal(plain, "epc", {}, {.init = {.kind = ValueInit::Kind::zeros}}), "feedforward"));
+  CHECK(contains(refusal(plain, "epc", {}, {.sweep = Sweep::even_odd}), "sweep has no effect on epc"));
+  CHECK(contains(refusal(plain, "ipc", {}, {.forward_update = true}), "forward_update has no effect on ipc"));
+  CHECK(refusal(plain, "zil", {}, {.sweep = Sweep::even_odd}).empty());  // it brings its own relaxation
   RelaxSpec hasty{.stepper = ValueFlow{.method = ValueFlow::Method::adaptive}};
   hasty.stop = EnergyPlateau{};
   CHECK(contains(refusal(plain, "pc", {}, hasty), "adaptive"));
