@@ -31,13 +31,19 @@ View Arena::take(const std::string& name, const Shape& shape, DType dtype) {
     part.stride = 0;
     return part;
   }
+  return adopt(name, reserve(name, shape, dtype));
+}
+
+View Arena::adopt(const std::string& name, const View& part) { return views_.emplace(name, part).first->second; }
+
+View Arena::reserve(const std::string& what, const Shape& shape, DType dtype) {
   const std::size_t needed = (static_cast<std::size_t>(shape.count()) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
   if (needed > left_) {
     const std::size_t block = std::max(needed, kBlock);
     try {
       blocks_.push_back(allocate(exec_.device, block));
     } catch (const Error& e) {
-      fail("arena", "no memory for ", name, ' ', shape.text(), " (", mebibytes(needed), ") beside the ",
+      fail("arena", "no memory for ", what, ' ', shape.text(), " (", mebibytes(needed), ") beside the ",
            mebibytes(bytes_), " already held; use a smaller batch or network (", e.what(), ")");
     }
     free_ = static_cast<std::byte*>(blocks_.back());
@@ -48,7 +54,6 @@ View Arena::take(const std::string& name, const Shape& shape, DType dtype) {
   left_ -= needed;
   bytes_ += needed;
   zero(view);
-  views_.emplace(name, view);
   return view;
 }
 

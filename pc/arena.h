@@ -23,6 +23,11 @@ class Arena {
   /// memory.
   View take(const std::string& name, const Shape& shape, DType dtype);
 
+  /// Zeroed memory without a name, of which parts are to be buffers; `what` is for messages.
+  View reserve(const std::string& what, const Shape& shape, DType dtype);
+  /// Makes a part of it the buffer of that name.
+  View adopt(const std::string& name, const View& part);
+
   [[nodiscard]] bool has(const std::string& name) const { return views_.contains(name); }
   [[nodiscard]] const std::map<std::string, View>& views() const { return views_; }
   [[nodiscard]] std::size_t bytes() const { return bytes_; }

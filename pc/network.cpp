@@ -157,21 +157,21 @@ void Network::init_weight(ParamId id, WeightInit init) {
 /// Memory that neighbours are parts of.
 View Network::shared(const std::string& name, const Shape& shape) {
   View& view = shared_[name];
-  if (view.empty()) view = arena_.take(name, shape, dtype_);
+  if (view.empty()) view = arena_.reserve(name, shape, dtype_);
   return view;
 }
 
 View Network::param_buffer(const std::string& kind, ParamId id) {
   const Param& param = graph_.param(id);
-  if (const auto& place = neighbours_.params[static_cast<std::size_t>(id)]) {
-    const Shape shape{neighbours_.rows[static_cast<std::size_t>(place->group)], param.spec.shape[1]};
-    View part = shared(kind + "/rows " + std::to_string(place->group), shape);
-    part.data =
-        static_cast<std::byte*>(part.data) + static_cast<std::size_t>(place->offset * part.ld()) * size_of(dtype_);
-    part.shape = param.spec.shape;
-    return part;
-  }
-  return arena_.take(kind + "/" + param.name, param.spec.shape, dtype_);
+  const std::string name = kind + "/" + param.name;
+  const auto& place = neighbours_.params[static_cast<std::size_t>(id)];
+  if (!place || arena_.has(name)) return arena_.take(name, param.spec.shape, dtype_);
+  const Shape shape{neighbours_.rows[static_cast<std::size_t>(place->group)], param.spec.shape[1]};
+  View part = shared(kind + "/rows " + std::to_string(place->group), shape);
+  part.data =
+      static_cast<std::byte*>(part.data) + static_cast<std::size_t>(place->offset * part.ld()) * size_of(dtype_);
+  part.shape = param.spec.shape;
+  return arena_.adopt(name, part);
 }
 
 View Network::node_buffer(const std::string& kind, NodeId id, std::int64_t batch) {
@@ -181,15 +181,16 @@ View Network::node_buffer(const std::string& kind, NodeId id, std::int64_t batch
 
 View Network::prediction_buffer(const std::string& kind, PredictionId id, std::int64_t batch) {
   const Prediction& p = graph_.prediction(id);
-  if (const auto& place = neighbours_.predictions[static_cast<std::size_t>(id)]) {
-    const std::int64_t columns = neighbours_.columns[static_cast<std::size_t>(place->group)];
-    View part = shared(kind + "/columns " + std::to_string(place->group), {max_batch_, columns});
-    part.data = static_cast<std::byte*>(part.data) + static_cast<std::size_t>(place->offset) * size_of(dtype_);
-    part.shape = graph_.node(p.node).shape.batched(max_batch_);
-    part.stride = columns;
-    return part.first_rows(batch);
-  }
-  return arena_.take(kind + "/" + p.name, graph_.node(p.node).shape.batched(max_batch_), dtype_).first_rows(batch);
+  const std::string name = kind + "/" + p.name;
+  const Shape shape = graph_.node(p.node).shape.batched(max_batch_);
+  const auto& place = neighbours_.predictions[static_cast<std::size_t>(id)];
+  if (!place || arena_.has(name)) return arena_.take(name, shape, dtype_).first_rows(batch);
+  const std::int64_t columns = neighbours_.columns[static_cast<std::size_t>(place->group)];
+  View part = shared(kind + "/columns " + std::to_string(place->group), {max_batch_, columns});
+  part.data = static_cast<std::byte*>(part.data) + static_cast<std::size_t>(place->offset) * size_of(dtype_);
+  part.shape = shape;
+  part.stride = columns;
+  return arena_.adopt(name, part).first_rows(batch);
 }
 
 View Network::link_buffer(const std::string& kind, EdgeId edge, int link, std::int64_t batch) {

@@ -209,6 +209,47 @@ TEST_CASE("checkpoint: every name comes back") {
   CHECK(fresh.arena().views().size() == 4 + names.size());
 }
 
+TEST_CASE("checkpoint: weights that lie side by side are saved and loaded each by itself") {
+  const TempFolder folder;
+  const fs::path path = folder.path / "checkpoint.h5";
+  // Two edges through the same tanh of one node: their weights are rows of one matrix.
+  const auto network = [] {
+    std::vector<pc::NodeSpec> nodes(3);
+    std::vector<pc::EdgeSpec> edges(2);
+    for (int i = 0; i < 3; ++i) {
+      nodes[static_cast<std::size_t>(i)].name = std::string(1, static_cast<char>('a' + i));
+      nodes[static_cast<std::size_t>(i)].shape = {i + 2};
+    }
+    for (int i = 0; i < 2; ++i) {
+      pc::EdgeSpec& edge = edges[static_cast<std::size_t>(i)];
+      edge.from = {"a"};
+      edge.to = i == 0 ? "b" : "c";
+      edge.chain = {{&pc::find_op("tanh"), {}}, {&pc::find_op("linear"), {{"bias", 0.0}}}};
+    }
+    return Network{pc::Graph(nodes, edges), pc::Exec{}, DType::f32, 2, 1, {}};
+  };
+  Network net = network();
+  const pc::View first = net.weight(0), second = net.weight(1);
+  REQUIRE(static_cast<std::byte*>(first.data) + first.extent() == second.data);
+  make_state(net);
+  scramble(net, 3);
+  pc::save_checkpoint(path, net, kEverything, {}, "");
+  Network fresh = network();
+  pc::load_checkpoint(path, fresh);
+  for (pc::ParamId id = 0; id < 2; ++id) {
+    for (const char* kind : {"w", "m", "v"}) {
+      CAPTURE(kind);
+      std::vector<std::vector<std::byte>> bytes;
+      for (Network* of : {&net, &fresh}) {
+        const pc::View view = of->param_buffer(kind, id);
+        bytes.emplace_back(view.extent());
+        of->arena().download(view, bytes.back().data());
+      }
+      CHECK(bytes[0] == bytes[1]);
+    }
+  }
+}
+
 TEST_CASE("checkpoint: one of another network is refused, with both shapes") {
   const TempFolder folder;
   const fs::path path = folder.path / "checkpoint.h5";
