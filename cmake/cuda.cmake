@@ -19,3 +19,19 @@ if(NOT PC_CUDA STREQUAL "OFF")
   endif()
 endif()
 message(STATUS "CUDA kernels: ${PC_WITH_CUDA} (PC_CUDA=${PC_CUDA})")
+
+# cuDNN 9 or later, for convolutions with narrow operands: PC_WITH_CUDNN is the answer.
+set(PC_WITH_CUDNN OFF)
+if(PC_WITH_CUDA AND NOT PC_CUDNN STREQUAL "OFF")
+  find_path(PC_CUDNN_INCLUDE cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(PC_CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_DIR}/../lib)
+  if(PC_CUDNN_INCLUDE AND PC_CUDNN_LIBRARY)
+    set(PC_WITH_CUDNN ON)
+  endif()
+endif()
+if(PC_CUDNN STREQUAL "ON" AND NOT PC_WITH_CUDNN)
+  message(FATAL_ERROR "PC_CUDNN=ON, but cuDNN 9 was not found, or there is no CUDA. Install it beside the CUDA Toolkit, or "
+                      "name it with -DPC_CUDNN_INCLUDE=... (the folder of cudnn_graph.h) and -DPC_CUDNN_LIBRARY=..., or "
+                      "configure with -DPC_CUDNN=OFF.")
+endif()
+message(STATUS "cuDNN: ${PC_WITH_CUDNN} (PC_CUDNN=${PC_CUDNN})")

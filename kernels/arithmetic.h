@@ -76,14 +76,15 @@ struct AddRowArgs {
   [[nodiscard]] double flops() const { return static_cast<double>(y.count()); }
 };
 
-/// row (=|+=) sum over the rows of x [rows, cols], first row first.
+/// row (=|+=) sum over the rows of x [rows, cols], first row first. x may be an operand of fewer bits.
 struct SumRowsArgs {
   View x, row;
   Write write = Write::set;
 
   void check() const {
-    PC_CHECK(row.count() == x.cols() && row.dtype == x.dtype, "sum_rows", "row ", row.shape.text(), " does not fit ",
-             x.shape.text());
+    PC_CHECK(row.count() == x.cols(), "sum_rows", "row ", row.shape.text(), " does not fit ", x.shape.text());
+    PC_CHECK(row.dtype == x.dtype || (row.dtype == DType::f32 && is_operand(x.dtype)), "sum_rows", "cannot add up ",
+             name_of(x.dtype), " in ", name_of(row.dtype));
   }
   void touches(Touches& t) const { t.read_all(x).write_all(row); }
   [[nodiscard]] double flops() const { return static_cast<double>(x.count()); }

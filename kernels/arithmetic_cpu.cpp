@@ -1,5 +1,9 @@
 #include "kernels/arithmetic.h"
+
+#include <cmath>
+
 #include "kernels/loops.h"
+#include "kernels/narrow.h"
 
 namespace pc::kernels {
 
@@ -71,11 +75,17 @@ void add_row_cpu(const AddRowArgs& a, Share share) {
 }
 
 void sum_rows_cpu(const SumRowsArgs& s, Share share) {
-  with_float(s.x.dtype, [&]<class T>(T) {
+  with_float(s.row.dtype, [&]<class T>(T) {
     const auto [begin, end] = share.of(s.x.cols());
     T* out = s.row.as<T>() + begin;
     if (s.write == Write::set) std::fill_n(out, end - begin, T(0));
     for (std::int64_t row = 0; row < s.x.rows(); ++row) {
+      if (s.x.dtype != s.row.dtype) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          out[i - begin] += T(std::ldexp(widened(s.x, row, i), -s.x.exponent));
+        }
+        continue;
+      }
       const T* x = s.x.row<T>(row) + begin;
       each_entry(end - begin, [=](std::int64_t i) { out[i] += x[i]; });
     }

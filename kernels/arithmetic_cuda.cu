@@ -1,6 +1,10 @@
 #include "kernels/arithmetic.h"
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <array>
+#include <cmath>
 
 #include "kernels/column_sums.cuh"
 
@@ -90,11 +94,31 @@ struct AddRow {
   }
 };
 
+/// Entries of an operand as float32.
+template <class Stored>
+struct Widened {
+  cu::Matrix<Stored> x;
+  float scale;
+
+  __device__ float operator()(std::int64_t row, std::int64_t col) const { return scale * float(x(row, col)); }
+};
+
+template <class T, class Term>
+void sum_rows_of(const SumRowsArgs& s, Term term, CudaContext& context) {
+  const std::int64_t rows = s.x.rows(), cols = s.x.cols(), parts = cu::slices(rows) * cols;
+  cu::column_sums<T>(rows, cols, context.stream, term, s.row.as<T>(), s.write == Write::add,
+                     cu::slices(rows) == 1 ? nullptr : static_cast<T*>(context.scratch(sizeof(T) * parts)));
+}
+
 template <class T>
 void sum_rows_typed(const SumRowsArgs& s, CudaContext& context) {
-  const std::int64_t rows = s.x.rows(), cols = s.x.cols(), parts = cu::slices(rows) * cols;
-  cu::column_sums<T>(rows, cols, context.stream, matrix<T>(s.x), s.row.as<T>(), s.write == Write::add,
-                     cu::slices(rows) == 1 ? nullptr : static_cast<T*>(context.scratch(sizeof(T) * parts)));
+  const float scale = std::ldexp(1.0F, -s.x.exponent);
+  if (s.x.dtype == DType::f16) return sum_rows_of<T>(s, Widened<__half>{matrix<__half>(s.x), scale}, context);
+  if (s.x.dtype == DType::bf16) {
+    return sum_rows_of<T>(s, Widened<__nv_bfloat16>{matrix<__nv_bfloat16>(s.x), scale}, context);
+  }
+  if (s.x.dtype == DType::tf32) return sum_rows_of<T>(s, Widened<float>{matrix<float>(s.x), scale}, context);
+  sum_rows_of<T>(s, matrix<T>(s.x), context);
 }
 
 template <class T>
@@ -144,7 +168,7 @@ void multiply_cuda(const MultiplyArgs& m, CudaContext& context) {
   with_float(m.y.dtype, [&]<class T>(T) { multiply_typed<T>(m, context); });
 }
 void sum_rows_cuda(const SumRowsArgs& s, CudaContext& context) {
-  with_float(s.x.dtype, [&]<class T>(T) { sum_rows_typed<T>(s, context); });
+  with_float(s.row.dtype, [&]<class T>(T) { sum_rows_typed<T>(s, context); });
 }
 void lerp_cuda(const LerpArgs& l, CudaContext& context) {
   with_float(l.y.dtype, [&]<class T>(T) { lerp_typed<T>(l, context); });

@@ -22,6 +22,7 @@
 #include "kernels/norm.h"
 #include "kernels/philox.h"
 #include "kernels/pool.h"
+#include "kernels/pool_change.h"
 #include "kernels/precision.h"
 #include "kernels/random.h"
 #include "kernels/rearrange.h"
@@ -31,6 +32,7 @@
 #include "kernels/settle.h"
 #include "kernels/softmax.h"
 #include "kernels/sparse.h"
+#include "kernels/split.h"
 #include "kernels/transpose.h"
 #include "kernels/value_update.h"
 #include "kernels/weight_update.h"
@@ -90,6 +92,7 @@ class Maker {
       sparse();
       convolutions();
       pools();
+      pool_changes();
       norms();
       transposes();
     }
@@ -213,6 +216,22 @@ class Maker {
               });
         }
       }
+      for (const Write write : kWrites) {
+        add("sum_rows", std::string(pc::name_of(type)) + ", " + name_of_write(write), {coarse(type, rows_, cols_)},
+            {column_row(before(write))}, [=](const Exec& exec, const Views& in, const Views& out) {
+              View x = in[0];
+              x.exponent = 2;
+              sum_rows(exec, {.x = x, .row = out[0], .write = write});
+            });
+      }
+      for (const bool weights : {false, true}) {
+        CaseView parts = matrix(rows_, 6 * cols_, Content::nan);
+        parts.dtype = type;
+        add("split", std::string(pc::name_of(type)) + (weights ? ", weights" : ", values"), {matrix(rows_, 2 * cols_)},
+            {parts, scalar(0)}, [=, run = cols_](const Exec& exec, const Views& in, const Views& out) {
+              split(exec, {.x = in[0], .y = out[0], .overflow = out[1], .run = run, .weights = weights});
+            });
+      }
       if (type == DType::tf32) continue;
       for (const int exponent : {0, 10}) {
         CaseView narrow_to = matrix(Content::nan);
@@ -258,9 +277,17 @@ class Maker {
         [](const Exec& exec, const Views& in, const Views& out) {
           change_error(exec, {.delta = out[0], .dx = in[0], .change = in[1], .energy = out[1], .precision = 0.75});
         });
+    add("add_change", "plain", {matrix(), matrix()}, {matrix(Content::nan)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          add_change(exec, {.x = in[0], .dx = in[1], .y = out[0]});
+        });
     if (dtype_ != DType::f32) return;
     CaseView half = matrix(Content::nan);
     half.dtype = DType::bf16;
+    add("add_change", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          add_change(exec, {.x = in[0], .dx = in[1], .y = out[0], .narrow = {out[1], out[2]}});
+        });
     add("change_error", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
         [](const Exec& exec, const Views& in, const Views& out) {
           change_error(exec, {.delta = out[0], .dx = in[0], .change = in[1], .narrow = {out[1], out[2]}});
@@ -850,6 +877,7 @@ class Maker {
         {.window = {.height = 19, .width = 17, .channels = 1, .kernel_h = 5, .kernel_w = 5, .padding = 2},
          .out_channels = 1}};
     const std::int64_t batch = std::min<std::int64_t>(rows_, 11);  // not all in one group of eight
+    if (dtype_ == DType::f32) narrow_convolutions(batch);
     for (const ConvShape& shape : shapes) {
       const Window& w = shape.window;
       const std::string size = std::to_string(w.height) + 'x' + std::to_string(w.width) + 'x' +
@@ -873,6 +901,138 @@ class Maker {
               conv_weight(exec, {.x = in[0], .dy = in[1], .dw = out[0], .shape = shape, .write = write});
             });
       }
+    }
+  }
+
+  /// Numbers of few bits, which narrower types hold. The first sizes are such as cuDNN takes.
+  void narrow_convolutions(std::int64_t batch) {
+    const ConvShape shapes[] = {
+        {.window = {.height = 6, .width = 5, .channels = 16, .kernel_h = 3, .kernel_w = 3, .padding = 1},
+         .out_channels = 24},
+        {.window = {.height = 7, .width = 6, .channels = 8, .kernel_h = 3, .kernel_w = 2, .stride = 2},
+         .out_channels = 8},
+        {.window = {.height = 5, .width = 7, .channels = 3, .kernel_h = 3, .kernel_w = 3, .padding = 1},
+         .out_channels = 2},
+        {.window = {.height = 3, .width = 5, .channels = 4}, .out_channels = 6, .groups = 2}};
+    for (const DType type : {DType::tf32, DType::f16, DType::bf16}) {
+      const auto coarse = [&](std::int64_t rows, std::int64_t cols) {
+        CaseView view = matrix(rows, cols, Content::coarse);
+        view.dtype = type;
+        return view;
+      };
+      for (const ConvShape& shape : shapes) {
+        for (const Write write : kWrites) {
+          const Window& w = shape.window;
+          const std::string variant =
+              std::string(pc::name_of(type)) + ", " + std::to_string(w.channels) + " channels, " + name_of_write(write);
+          const std::int64_t image = w.image_count(), result = w.positions() * shape.out_channels;
+          CaseView filters = coarse(shape.out_channels, shape.depth()), gradient = filters;
+          gradient.content = before(write);
+          gradient.dtype = DType::f32;
+          const auto scaled = [](View v) {
+            v.exponent = 1;
+            return v;
+          };
+          add("conv", variant, {coarse(batch, image), filters}, {matrix(batch, result, before(write))},
+              [=](const Exec& exec, const Views& in, const Views& out) {
+                conv(exec, {.x = scaled(in[0]), .w = in[1], .y = out[0], .shape = shape, .write = write});
+              });
+          add("conv_pullback", variant, {coarse(batch, result), filters}, {matrix(batch, image, before(write))},
+              [=](const Exec& exec, const Views& in, const Views& out) {
+                conv_pullback(exec, {.dy = scaled(in[0]), .w = in[1], .dx = out[0], .shape = shape, .write = write});
+              });
+          add("conv_weight", variant, {coarse(batch, image), coarse(batch, result)}, {gradient},
+              [=](const Exec& exec, const Views& in, const Views& out) {
+                conv_weight(exec, {.x = in[0], .dy = scaled(in[1]), .dw = out[0], .shape = shape, .write = write});
+              });
+        }
+      }
+    }
+  }
+
+  void pool_changes() {
+    if (cols_ > kWideCase) return;
+    const std::int64_t batch = std::min<std::int64_t>(rows_, 11);
+    const Window windows[] = {
+        {.height = 5, .width = 7, .channels = 3, .kernel_h = 2, .kernel_w = 2, .stride = 2},
+        {.height = 4, .width = 6, .channels = 8, .kernel_h = 2, .kernel_w = 2, .stride = 2},
+        {.height = 3, .width = 4, .channels = 2},
+        {.height = 7, .width = 5, .channels = 2, .kernel_h = 3, .kernel_w = 3, .stride = 2, .padding = 1}};
+    for (const Window& w : windows) {
+      const std::string size = std::to_string(w.height) + 'x' + std::to_string(w.width) + ", ";
+      const CaseView image = matrix(batch, w.image_count()), seen = matrix(batch, w.positions() * w.channels);
+      CaseView new_image = image, new_seen = seen;
+      new_image.content = new_seen.content = Content::nan;
+      CaseView bias = matrix(1, w.channels);
+      bias.wide = false;
+      for (const Write write : kWrites) {
+        CaseView out = seen;
+        out.content = before(write);
+        add("pool_change", size + name_of_write(write), {image, image}, {out},
+            [=](const Exec& exec, const Views& in, const Views& o) {
+              pool_change(exec, {.x = in[0], .dx = in[1], .y = o[0], .window = w, .write = write});
+            });
+      }
+      for (const auto& [f, f_name] : kActivations) {
+        add("pool_map", size + f_name, {image}, {new_seen},
+            [=, kind = f](const Exec& exec, const Views& in, const Views& o) {
+              pool_map(exec, {.z = in[0], .y = o[0], .window = w, .f = kind, .leak = 0.1});
+            });
+        if (f == Activation::gelu) {
+          add("pool_map", size + "bias", {image, bias}, {new_seen},
+              [=, kind = f](const Exec& exec, const Views& in, const Views& o) {
+                pool_map(exec, {.z = in[0], .bias = in[1], .y = o[0], .window = w, .f = kind});
+              });
+        }
+        if (!w.tiles()) continue;
+        add("pool_error", size + f_name, {seen, seen, image, image}, {new_seen, new_image},
+            [=, kind = f](const Exec& exec, const Views& in, const Views& o) {
+              pool_error(exec, {.delta = o[0],
+                                .top = in[0],
+                                .z = in[2],
+                                .dx = in[1],
+                                .change = in[3],
+                                .dz = o[1],
+                                .window = w,
+                                .f = kind,
+                                .leak = 0.1});
+            });
+      }
+      if (!w.tiles()) continue;
+      CaseView energy = per_row();
+      energy.shape = Shape{batch};
+      CaseView weights = matrix(1, seen.shape[1]);
+      weights.wide = false;
+      add("pool_error", size + "start, energy, precisions, bias", {seen, seen, image, weights, bias},
+          {new_seen, new_image, energy}, [=](const Exec& exec, const Views& in, const Views& o) {
+            pool_error(exec, {.delta = o[0],
+                              .top = in[0],
+                              .z = in[2],
+                              .bias = in[4],
+                              .start = in[1],
+                              .dz = o[1],
+                              .energy = o[2],
+                              .window = w,
+                              .f = Activation::tanh,
+                              .precision = 0.75,
+                              .precisions = in[3]});
+          });
+      if (dtype_ != DType::f32) continue;
+      CaseView half = new_image;
+      half.dtype = DType::f16;
+      add("pool_error", size + "narrow", {seen, seen, image, image}, {new_seen, half, scalar(0)},
+          [=](const Exec& exec, const Views& in, const Views& o) {
+            View operand = o[1];
+            operand.exponent = 3;
+            pool_error(exec, {.delta = o[0],
+                              .top = in[0],
+                              .z = in[2],
+                              .dx = in[1],
+                              .change = in[3],
+                              .window = w,
+                              .f = Activation::relu,
+                              .narrow = {operand, o[2]}});
+          });
     }
   }
 
@@ -1204,13 +1364,13 @@ std::span<const KernelCase> all_cases(DType dtype) {
 std::span<const std::string_view> all_kernel_names() {
   // clang-format off
   static constexpr std::string_view kNames[] = {
-      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, narrow.name, map_change.name, change_error.name, map.name, map_sgd.name,
+      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, narrow.name, split.name, map_change.name, change_error.name, add_change.name, map.name, map_sgd.name,
       map_pullback.name, gaussian_error.name, softmax_error.name, bernoulli_error.name, map_error.name, softmax.name,
       settle.name, softmax_pullback.name, value_sgd.name, value_adam.name, weight_sgd.name, weight_adam.name, gather.name,
       one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,
       nudge_strength.name, lerp.name, scale_by.name, first_arrival.name, rk_stage.name, rk_error.name,
       step_control.name, choose.name, batched_gemm.name, transpose.name, permute.name, sparse_product.name,
-      sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, norm.name,
+      sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
       norm_pullback.name, norm_gain.name, transpose_each.name,
       laplace_error.name, categorical_error.name, embed.name, embed_grad.name, attention.name, attention_pullback.name,
       rearrange.name, rotate.name, learn_precision.name};

@@ -64,12 +64,32 @@ struct ChangeErrorArgs {
   [[nodiscard]] double flops() const { return 8.0 * static_cast<double>(delta.count()); }
 };
 
+/// y = x + dx; all [rows, cols].
+struct AddChangeArgs {
+  View x, dx, y;
+  Narrowed narrow = {};  // y
+
+  void check() const {
+    check_alike("add_change", x, dx);
+    check_alike("add_change", x, y);
+    narrow.check("add_change", y);
+  }
+  void touches(Touches& t) const {
+    t.read(x).read(dx).write(y);
+    narrow.touches(t);
+  }
+  [[nodiscard]] double flops() const { return static_cast<double>(y.count()); }
+};
+
 void map_change_cpu(const MapChangeArgs&, Share);
 void map_change_cuda(const MapChangeArgs&, CudaContext&);
 void map_change_cuda_together(std::span<const MapChangeArgs* const>, CudaContext&);
 void change_error_cpu(const ChangeErrorArgs&, Share);
 void change_error_cuda(const ChangeErrorArgs&, CudaContext&);
 void change_error_cuda_together(std::span<const ChangeErrorArgs* const>, CudaContext&);
+void add_change_cpu(const AddChangeArgs&, Share);
+void add_change_cuda(const AddChangeArgs&, CudaContext&);
+void add_change_cuda_together(std::span<const AddChangeArgs* const>, CudaContext&);
 
 inline constexpr Kernel<MapChangeArgs> map_change{"map_change", map_change_cpu, PC_CUDA(map_change_cuda),
                                                   [](const MapChangeArgs& m) { return alike_if_same(m.y.dtype, m.f); },
@@ -78,5 +98,8 @@ inline constexpr Kernel<ChangeErrorArgs> change_error{
     "change_error", change_error_cpu, PC_CUDA(change_error_cuda),
     [](const ChangeErrorArgs& e) { return e.energy.empty() ? alike_if_same(e.delta.dtype, e.f) : 0; },
     PC_CUDA(change_error_cuda_together)};
+inline constexpr Kernel<AddChangeArgs> add_change{"add_change", add_change_cpu, PC_CUDA(add_change_cuda),
+                                                  [](const AddChangeArgs& a) { return alike_if_same(a.y.dtype); },
+                                                  PC_CUDA(add_change_cuda_together)};
 
 }  // namespace pc::kernels

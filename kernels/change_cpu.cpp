@@ -66,6 +66,17 @@ void map_change_cpu(const MapChangeArgs& m, Share share) {
   });
 }
 
+void add_change_cpu(const AddChangeArgs& a, Share share) {
+  with_float(a.y.dtype, [&]<class T>(T) {
+    each_row(share, a.y.rows(), [&](std::int64_t row) {
+      const T *x = a.x.row<T>(row), *dx = a.dx.row<T>(row);
+      T* y = a.y.row<T>(row);
+      each_entry(a.y.cols(), [=](std::int64_t i) { y[i] = x[i] + dx[i]; });
+      narrow_row(a.narrow, row, y);
+    });
+  });
+}
+
 void change_error_cpu(const ChangeErrorArgs& e, Share share) {
   with_float(e.delta.dtype, [&]<class T>(T) {
     scalar::with_activation(e.f, [&]<Activation f>() {

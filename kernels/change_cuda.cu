@@ -90,7 +90,36 @@ struct ChangeError {
   }
 };
 
+template <class T>
+struct AddChange {
+  static constexpr int kEntries = cu::kPack<T>;
+  cu::Matrix<T> x, dx, y;
+  cu::Narrow narrow;
+
+  explicit AddChange(const AddChangeArgs& a)
+      : x(matrix<T>(a.x)), dx(matrix<T>(a.dx)), y(matrix<T>(a.y)), narrow(a.narrow) {}
+  AddChange() = default;
+  [[nodiscard]] bool packs() const { return x.packs() && dx.packs() && y.packs() && narrow.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> sum = x(at);
+    const Pack<T, n> by = dx(at);
+    for (int i = 0; i < n; ++i) sum[i] += by[i];
+    y(at) = sum;
+    narrow(at, sum);
+  }
+};
+
 }  // namespace
+
+void add_change_cuda_together(std::span<const AddChangeArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->y.dtype, [&]<class T>(T) {
+    cu::each_entry_of<AddChange<T>>(calls, context.stream, [](const AddChangeArgs& a) -> const View& { return a.y; });
+  });
+}
+void add_change_cuda(const AddChangeArgs& a, CudaContext& context) {
+  add_change_cuda_together(std::array{&a}, context);
+}
 
 void map_change_cuda_together(std::span<const MapChangeArgs* const> calls, CudaContext& context) {
   with_float(calls[0]->y.dtype, [&]<class T>(T) {

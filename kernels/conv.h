@@ -1,8 +1,8 @@
 // Convolution of images [height, width, channels], and its two adjoints. As matrices: with `patches` the linear map
 // from an image to one row for each position of the window, [positions, places * channels],
 //   y = patches(x) w^T,   dx = patches^T(dy w),   dw = dy^T patches(x).
-// Products go through gemm, so that they have its arithmetic. With groups, channels are split into as many parts, each
-// with filters of its own.
+// Products are gemm's, or cuDNN's (conv_cudnn.h), and have gemm's arithmetic: operands may be narrower than a float32
+// result. With groups, channels are split into as many parts, each with filters of its own.
 #pragma once
 
 #include "kernels/kernel.h"
@@ -29,8 +29,13 @@ struct ConvShape {
     PC_CHECK(x.rows() == y.rows() && x.cols() == window.image_count() && w.rows() == out_channels &&
                  w.cols() == depth() && y.cols() == window.positions() * out_channels,
              who, "image ", x.shape.text(), ", filters ", w.shape.text(), ", result ", y.shape.text(), " do not fit");
-    PC_CHECK(x.dtype == y.dtype && w.dtype == y.dtype, who, "dtypes differ");
-    with_float(y.dtype, [](auto) {});
+  }
+  /// Of the two that are multiplied, and of what comes out.
+  static void check_types(const char* who, const View& a, const View& b, const View& result) {
+    with_float(result.dtype, [](auto) {});
+    const bool narrower = result.dtype == DType::f32 && is_operand(a.dtype);
+    PC_CHECK(a.dtype == b.dtype && (a.dtype == result.dtype || narrower), who, "cannot multiply ", name_of(a.dtype),
+             " by ", name_of(b.dtype), " into ", name_of(result.dtype));
   }
   [[nodiscard]] double flops(std::int64_t batch) const {
     return 2.0 * static_cast<double>(batch) * static_cast<double>(window.positions()) *
@@ -44,7 +49,10 @@ struct ConvArgs {
   ConvShape shape;
   Write write = Write::set;
 
-  void check() const { shape.check("conv", x, w, y); }
+  void check() const {
+    shape.check("conv", x, w, y);
+    ConvShape::check_types("conv", x, w, y);
+  }
   void touches(Touches& t) const { t.read(x).read_all(w).write(y); }
   [[nodiscard]] double flops() const { return shape.flops(x.rows()); }
 };
@@ -55,7 +63,10 @@ struct ConvPullbackArgs {
   ConvShape shape;
   Write write = Write::set;
 
-  void check() const { shape.check("conv_pullback", dx, w, dy); }
+  void check() const {
+    shape.check("conv_pullback", dx, w, dy);
+    ConvShape::check_types("conv_pullback", dy, w, dx);
+  }
   void touches(Touches& t) const { t.read(dy).read_all(w).write(dx); }
   [[nodiscard]] double flops() const { return shape.flops(dx.rows()); }
 };
@@ -66,7 +77,10 @@ struct ConvWeightArgs {
   ConvShape shape;
   Write write = Write::set;
 
-  void check() const { shape.check("conv_weight", x, dw, dy); }
+  void check() const {
+    shape.check("conv_weight", x, dw, dy);
+    ConvShape::check_types("conv_weight", x, dy, dw);
+  }
   void touches(Touches& t) const { t.read_all(x).read_all(dy).write(dw); }
   [[nodiscard]] double flops() const { return shape.flops(x.rows()); }
 };

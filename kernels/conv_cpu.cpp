@@ -3,10 +3,12 @@
 #include "kernels/conv.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kernels/gemm.h"
 #include "kernels/loops.h"
+#include "kernels/narrow.h"
 
 namespace pc::kernels {
 namespace {
@@ -140,18 +142,48 @@ View filters(const View& w, std::int64_t begin, std::int64_t n) {
 
 constexpr double beta(Write write) { return write == Write::add ? 1.0 : 0.0; }
 
+/// An operand as packed float32 numbers; others stay what they are. Shows what narrower operands do to a result; it
+/// saves nothing here.
+class Widened {
+ public:
+  /// Only rows of the range are needed.
+  Widened(const View& operand, const View& result, Share::Range rows) : view_(operand) {
+    if (operand.dtype == result.dtype) return;
+    memory_.resize(static_cast<std::size_t>(operand.count()));
+    view_.data = memory_.data();
+    view_.dtype = DType::f32;
+    view_.stride = 0;
+    view_.padding = 0;
+    view_.exponent = 0;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      for (std::int64_t col = 0; col < operand.cols(); ++col) {
+        view_.row<float>(row)[col] = std::ldexp(widened(operand, row, col), -operand.exponent);
+      }
+    }
+  }
+  operator const View&() const { return view_; }  // NOLINT(google-explicit-constructor): it stands for its view
+
+ private:
+  std::vector<float> memory_;
+  View view_;
+};
+
+Share::Range all_rows(const View& v) { return {0, v.rows()}; }
+
 }  // namespace
 
 void conv_cpu(const ConvArgs& c, Share share) {
   with_float(c.y.dtype, [&]<class T>(T) {
     const ConvShape& s = c.shape;
     const auto [begin, end] = share.of(c.x.rows());
+    const Widened wide_x(c.x, c.y, {begin, end}), wide_w(c.w, c.y, all_rows(c.w));
+    const View &x = wide_x, &w = wide_w;
     Patches<T> patches(s);
     const std::int64_t n = s.out_group();
-    each_block(s.window, begin, end, packed(c.x) && packed(c.y), [&](const Block& block) {
+    each_block(s.window, begin, end, packed(x) && packed(c.y), [&](const Block& block) {
       for (std::int64_t g = 0; g < s.groups; ++g) {
-        gemm_cpu({.a = patches.of(c.x, block, g),
-                  .b = filters(c.w, g * n, n),
+        gemm_cpu({.a = patches.of(x, block, g),
+                  .b = filters(w, g * n, n),
                   .c = block_of<T>(c.y, block, s.out_channels, g * n, n),
                   .trans_b = Trans::yes,
                   .beta = beta(c.write)},
@@ -165,15 +197,17 @@ void conv_pullback_cpu(const ConvPullbackArgs& c, Share share) {
   with_float(c.dx.dtype, [&]<class T>(T) {
     const ConvShape& s = c.shape;
     const auto [begin, end] = share.of(c.dx.rows());
+    const Widened wide_dy(c.dy, c.dx, {begin, end}), wide_w(c.w, c.dx, all_rows(c.w));
+    const View &dy = wide_dy, &w = wide_w;
     Patches<T> patches(s);
     const std::int64_t n = s.out_group();
     if (c.write == Write::set && !patches.plain()) {
       for (std::int64_t row = begin; row < end; ++row) std::fill_n(c.dx.row<T>(row), c.dx.cols(), T(0));
     }
-    each_block(s.window, begin, end, packed(c.dx) && packed(c.dy), [&](const Block& block) {
+    each_block(s.window, begin, end, packed(c.dx) && packed(dy), [&](const Block& block) {
       for (std::int64_t g = 0; g < s.groups; ++g) {
         const std::int64_t from = g * s.in_group();
-        GemmArgs product{.a = block_of<T>(c.dy, block, s.out_channels, g * n, n), .b = filters(c.w, g * n, n)};
+        GemmArgs product{.a = block_of<T>(dy, block, s.out_channels, g * n, n), .b = filters(w, g * n, n)};
         if (patches.plain()) {
           product.c = block_of<T>(c.dx, block, s.window.channels, from, s.in_group());
           product.beta = beta(c.write);
@@ -196,20 +230,21 @@ void conv_weight_cpu(const ConvWeightArgs& c, Share share) {
     if (c.write == Write::set) {
       for (std::int64_t row = begin; row < end; ++row) std::fill_n(c.dw.row<T>(row), c.dw.cols(), T(0));
     }
+    const Widened wide_x(c.x, c.dw, all_rows(c.x)), wide_dy(c.dy, c.dw, all_rows(c.dy));
+    const View &x = wide_x, &dy = wide_dy;
     Patches<T> patches(s);
     const std::int64_t n = s.out_group();
-    each_block(s.window, 0, c.x.rows(), packed(c.x) && packed(c.dy),
-               [&, first = begin, last = end](const Block& block) {
-                 for (std::int64_t g = first / n; g * n < last; ++g) {
-                   const std::int64_t from = std::max(first, g * n), to = std::min(last, (g + 1) * n);
-                   gemm_cpu({.a = block_of<T>(c.dy, block, s.out_channels, from, to - from),
-                             .b = patches.of(c.x, block, g),
-                             .c = filters(c.dw, from, to - from),
-                             .trans_a = Trans::yes,
-                             .beta = 1},
-                            Share{});
-                 }
-               });
+    each_block(s.window, 0, x.rows(), packed(x) && packed(dy), [&, first = begin, last = end](const Block& block) {
+      for (std::int64_t g = first / n; g * n < last; ++g) {
+        const std::int64_t from = std::max(first, g * n), to = std::min(last, (g + 1) * n);
+        gemm_cpu({.a = block_of<T>(dy, block, s.out_channels, from, to - from),
+                  .b = patches.of(x, block, g),
+                  .c = filters(c.dw, from, to - from),
+                  .trans_a = Trans::yes,
+                  .beta = 1},
+                 Share{});
+      }
+    });
   });
 }
 

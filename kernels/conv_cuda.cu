@@ -1,8 +1,11 @@
-// Patches of as many samples as the scratch memory holds are laid out as one matrix and multiplied by gemm.
+// By cuDNN, where this build has it and it has the product; else patches of as many samples as the scratch memory holds
+// are laid out as one matrix and multiplied by gemm.
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/conv.h"
+#include "kernels/conv_cudnn.h"
 #include "kernels/gemm.h"
 #include "kernels/launch.cuh"
 
@@ -18,7 +21,7 @@ struct alignas(sizeof(T) * V) Pack {
 /// patches [samples * positions, places * group] of the `group` channels that `image` points at.
 template <class T, int V>
 void lay_out(const BasicWindow<int>& window, int group, const T* image, std::int64_t image_ld, std::int64_t samples,
-             T* patches, cudaStream_t stream) {
+             T* patches, std::int64_t patch_ld, cudaStream_t stream) {
   using P = Pack<T, V>;
   const int depth = window.places() * group, out_width = window.out_width();
   const auto positions = unsigned(window.positions());
@@ -34,7 +37,7 @@ void lay_out(const BasicWindow<int>& window, int group, const T* image, std::int
                      value = *reinterpret_cast<const P*>(image + sample * image_ld +
                                                          std::int64_t{y * w.width + x} * w.channels + channel);
                    }
-                   *reinterpret_cast<P*>(patches + row * depth + entry) = value;
+                   *reinterpret_cast<P*>(patches + row * patch_ld + entry) = value;
                  });
 }
 
@@ -65,26 +68,46 @@ void gather_back(const BasicWindow<int>& window, int group, const T* patches, st
 template <class T>
 constexpr int kWidest = 16 / sizeof(T);
 
-/// Whether images can be read kWidest channels at a time.
+/// Whether images can be read kWidest channels at a time, and written to patches so.
 template <class T>
-bool wide(const ConvShape& s, const View& images) {
+bool wide(const ConvShape& s, const View& images, std::int64_t patch_ld) {
   const auto address = reinterpret_cast<std::uintptr_t>(images.data);
   return s.window.channels % kWidest<T> == 0 && s.in_group() % kWidest<T> == 0 && images.ld() % kWidest<T> == 0 &&
-         address % 16 == 0;
+         patch_ld % kWidest<T> == 0 && address % 16 == 0;
 }
 
-/// One convolution on the device: how many samples go together, and their matrices.
-template <class T>
+/// Calls body(T{}) with a type that has an entry's bits, for kernels that only move them.
+template <class Body>
+void with_bits(DType type, Body&& body) {
+  if (size_of(type) == sizeof(double)) return body(double{});
+  if (size_of(type) == sizeof(float)) return body(float{});
+  body(std::uint16_t{});
+}
+
+/// `v` from entry `col` of row `row` on, as a matrix with rows `ld` apart.
+View from(const View& v, std::int64_t row, std::int64_t col, const Shape& shape, std::int64_t ld) {
+  View part = v;
+  part.data = static_cast<std::byte*>(v.data) + static_cast<std::size_t>(row * v.ld() + col) * size_of(v.dtype);
+  part.shape = shape;
+  part.stride = ld;
+  part.padding = 0;
+  return part;
+}
+
+/// One convolution on the device: how many samples go together, and their matrices. `images` is what has patches.
 class Worker {
  public:
   Worker(const ConvShape& shape, const View& images, const View& results, CudaContext& context)
       : shape_(shape), images_(images), results_(results), context_(context), plain_(shape.window.is_identity()) {
-    const auto sample = static_cast<std::size_t>(shape.window.positions() * shape.depth()) * sizeof(T);
+    // Products of narrow operands want rows to begin at multiples of 16 bytes.
+    const std::int64_t aligned = size_of(images.dtype) < sizeof(float) ? 8 : 1;
+    patch_ld_ = (shape.depth() + aligned - 1) / aligned * aligned;
+    const auto sample = static_cast<std::size_t>(shape.window.positions() * patch_ld_) * size_of(images.dtype);
     const bool packed = images.ld() == images.cols() && results.ld() == results.cols();
     constexpr std::size_t kScratch = CudaContext::kScratch;
     together_ = !packed ? 1 : plain_ ? images.rows() : std::max<std::int64_t>(1, std::int64_t(kScratch / sample));
     together_ = std::min(together_, images.rows());
-    if (!plain_) patches_ = static_cast<T*>(context.scratch(sample * static_cast<std::size_t>(together_)));
+    if (!plain_) patches_ = context.scratch(sample * static_cast<std::size_t>(together_));
   }
 
   /// body(first sample, samples) for all of them.
@@ -98,14 +121,17 @@ class Worker {
   /// Patches of one group of some samples as a matrix [samples * positions, depth].
   [[nodiscard]] View patches(std::int64_t first, std::int64_t samples, std::int64_t group) const {
     if (plain_) return plain(first, samples, group);
-    const T* from = images_.row<T>(first) + group * shape_.in_group();
-    const auto window = shape_.window.narrow();
-    const int n = int(shape_.in_group());
-    if (wide<T>(shape_, images_)) {
-      lay_out<T, kWidest<T>>(window, n, from, images_.ld(), samples, patches_, context_.stream);
-    } else {
-      lay_out<T, 1>(window, n, from, images_.ld(), samples, patches_, context_.stream);
-    }
+    with_bits(images_.dtype, [&]<class T>(T) {
+      const T* image = images_.row<T>(first) + group * shape_.in_group();
+      auto* to = static_cast<T*>(patches_);
+      const auto window = shape_.window.narrow();
+      const int n = int(shape_.in_group());
+      if (wide<T>(shape_, images_, patch_ld_)) {
+        lay_out<T, kWidest<T>>(window, n, image, images_.ld(), samples, to, patch_ld_, context_.stream);
+      } else {
+        lay_out<T, 1>(window, n, image, images_.ld(), samples, to, patch_ld_, context_.stream);
+      }
+    });
     return room(samples);
   }
   /// The same memory, to be written: where plain, the images themselves.
@@ -115,49 +141,49 @@ class Worker {
   /// Brings what was written there to the images.
   void bring_back(std::int64_t first, std::int64_t samples, std::int64_t group, bool add) const {
     if (plain_) return;
-    T* to = images_.row<T>(first) + group * shape_.in_group();
-    const auto window = shape_.window.narrow();
-    const int n = int(shape_.in_group());
-    if (wide<T>(shape_, images_)) {
-      gather_back<T, kWidest<T>>(window, n, patches_, samples, to, images_.ld(), add, context_.stream);
-    } else {
-      gather_back<T, 1>(window, n, patches_, samples, to, images_.ld(), add, context_.stream);
-    }
+    with_float(images_.dtype, [&]<class T>(T) {
+      T* to = images_.row<T>(first) + group * shape_.in_group();
+      const auto* patches = static_cast<const T*>(patches_);
+      const auto window = shape_.window.narrow();
+      const int n = int(shape_.in_group());
+      if (wide<T>(shape_, images_, patch_ld_)) {
+        gather_back<T, kWidest<T>>(window, n, patches, samples, to, images_.ld(), add, context_.stream);
+      } else {
+        gather_back<T, 1>(window, n, patches, samples, to, images_.ld(), add, context_.stream);
+      }
+    });
   }
   [[nodiscard]] bool plain() const { return plain_; }
 
   /// Results of one group of some samples, [samples * positions, channels of the group].
   [[nodiscard]] View results(std::int64_t first, std::int64_t samples, std::int64_t group) const {
-    return matrix(results_, first, samples, shape_.window.positions(), shape_.out_channels, group * shape_.out_group(),
-                  shape_.out_group());
+    const std::int64_t n = shape_.out_group();
+    return from(results_, first, group * n, {samples * shape_.window.positions(), n}, shape_.out_channels);
   }
   [[nodiscard]] View filters(const View& w, std::int64_t group) const {
-    View part = w;
-    part.data = w.row<T>(group * shape_.out_group());
-    part.shape = Shape{shape_.out_group(), w.cols()};
-    part.stride = w.ld();
-    return part;
+    return from(w, group * shape_.out_group(), 0, {shape_.out_group(), w.cols()}, w.ld());
   }
 
  private:
-  static View matrix(const View& v, std::int64_t first, std::int64_t samples, std::int64_t places,
-                     std::int64_t channels, std::int64_t from, std::int64_t n) {
-    return {v.row<T>(first) + from, {samples * places, n}, v.dtype, Device::cuda, channels};
-  }
   [[nodiscard]] View plain(std::int64_t first, std::int64_t samples, std::int64_t group) const {
-    return matrix(images_, first, samples, shape_.window.positions(), shape_.window.channels, group * shape_.in_group(),
-                  shape_.in_group());
+    const std::int64_t n = shape_.in_group();
+    return from(images_, first, group * n, {samples * shape_.window.positions(), n}, shape_.window.channels);
   }
   [[nodiscard]] View room(std::int64_t samples) const {
-    return {patches_, {samples * shape_.window.positions(), shape_.depth()}, images_.dtype, Device::cuda, 0};
+    return {.data = patches_,
+            .shape = {samples * shape_.window.positions(), shape_.depth()},
+            .dtype = images_.dtype,
+            .device = Device::cuda,
+            .stride = patch_ld_,
+            .exponent = images_.exponent};
   }
 
   const ConvShape& shape_;
   const View &images_, &results_;
   CudaContext& context_;
   bool plain_;
-  std::int64_t together_;
-  T* patches_ = nullptr;
+  std::int64_t patch_ld_, together_;
+  void* patches_ = nullptr;
 };
 
 constexpr double beta(bool add) { return add ? 1.0 : 0.0; }
@@ -165,51 +191,48 @@ constexpr double beta(bool add) { return add ? 1.0 : 0.0; }
 }  // namespace
 
 void conv_cuda(const ConvArgs& c, CudaContext& context) {
-  with_float(c.y.dtype, [&]<class T>(T) {
-    const Worker<T> worker(c.shape, c.x, c.y, context);
-    worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
-      for (std::int64_t g = 0; g < c.shape.groups; ++g) {
-        gemm_cuda({.a = worker.patches(first, samples, g),
-                   .b = worker.filters(c.w, g),
-                   .c = worker.results(first, samples, g),
-                   .trans_b = Trans::yes,
-                   .beta = beta(c.write == Write::add)},
-                  context);
-      }
-    });
+  if (cu::conv_cudnn(cu::ConvProduct::result, c.shape, c.x, c.w, c.y, c.write, context)) return;
+  const Worker worker(c.shape, c.x, c.y, context);
+  worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
+    for (std::int64_t g = 0; g < c.shape.groups; ++g) {
+      gemm_cuda({.a = worker.patches(first, samples, g),
+                 .b = worker.filters(c.w, g),
+                 .c = worker.results(first, samples, g),
+                 .trans_b = Trans::yes,
+                 .beta = beta(c.write == Write::add)},
+                context);
+    }
   });
 }
 
 void conv_pullback_cuda(const ConvPullbackArgs& c, CudaContext& context) {
-  with_float(c.dx.dtype, [&]<class T>(T) {
-    const Worker<T> worker(c.shape, c.dx, c.dy, context);
-    const bool add = c.write == Write::add;
-    worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
-      for (std::int64_t g = 0; g < c.shape.groups; ++g) {
-        gemm_cuda({.a = worker.results(first, samples, g),
-                   .b = worker.filters(c.w, g),
-                   .c = worker.target(first, samples, g),
-                   .beta = beta(add && worker.plain())},
-                  context);
-        worker.bring_back(first, samples, g, add);
-      }
-    });
+  if (cu::conv_cudnn(cu::ConvProduct::image, c.shape, c.dx, c.w, c.dy, c.write, context)) return;
+  const Worker worker(c.shape, c.dx, c.dy, context);
+  const bool add = c.write == Write::add;
+  worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
+    for (std::int64_t g = 0; g < c.shape.groups; ++g) {
+      gemm_cuda({.a = worker.results(first, samples, g),
+                 .b = worker.filters(c.w, g),
+                 .c = worker.target(first, samples, g),
+                 .beta = beta(add && worker.plain())},
+                context);
+      worker.bring_back(first, samples, g, add);
+    }
   });
 }
 
 void conv_weight_cuda(const ConvWeightArgs& c, CudaContext& context) {
-  with_float(c.dw.dtype, [&]<class T>(T) {
-    const Worker<T> worker(c.shape, c.x, c.dy, context);
-    worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
-      for (std::int64_t g = 0; g < c.shape.groups; ++g) {
-        gemm_cuda({.a = worker.results(first, samples, g),
-                   .b = worker.patches(first, samples, g),
-                   .c = worker.filters(c.dw, g),
-                   .trans_a = Trans::yes,
-                   .beta = beta(first > 0 || c.write == Write::add)},
-                  context);
-      }
-    });
+  if (cu::conv_cudnn(cu::ConvProduct::filters, c.shape, c.x, c.dw, c.dy, c.write, context)) return;
+  const Worker worker(c.shape, c.x, c.dy, context);
+  worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
+    for (std::int64_t g = 0; g < c.shape.groups; ++g) {
+      gemm_cuda({.a = worker.results(first, samples, g),
+                 .b = worker.patches(first, samples, g),
+                 .c = worker.filters(c.dw, g),
+                 .trans_a = Trans::yes,
+                 .beta = beta(first > 0 || c.write == Write::add)},
+                context);
+    }
   });
 }
 

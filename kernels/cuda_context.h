@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -89,8 +90,9 @@ struct CudaContext {
   int device;
   cu::Stream stream;  // non-blocking: it does not wait for the default stream
   cu::Memory blas_workspace;
-  cu::Memory partials_memory;  // kPartials doubles a slot, for reductions in two stages
-  cu::Blas blas;               // last, so that it goes before the stream and the workspace that it uses
+  cu::Memory partials_memory;   // kPartials doubles a slot, for reductions in two stages
+  cu::Blas blas;                // so late that it goes before the stream and the workspace that it uses
+  std::shared_ptr<void> cudnn;  // its handle, and what it has chosen (conv_cudnn.cu)
 
  private:
   std::size_t slot_ = 0;

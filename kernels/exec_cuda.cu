@@ -120,7 +120,7 @@ void** CudaContext::table(const std::vector<void*>& pointers) {
 
 void* CudaContext::scratch(std::size_t bytes) {
   constexpr std::size_t kAlign = 256;
-  if (bytes > scratch_bytes_) {
+  if (bytes > scratch_bytes_ || scratch_memory_.empty()) {
     scratch_bytes_ = (std::max(bytes, kScratch) + kAlign - 1) / kAlign * kAlign;
     scratch_memory_.emplace_back(cu::allocate(kSlots * scratch_bytes_));
   }

@@ -28,6 +28,11 @@ struct BasicWindow {
   /// It takes each entry of the image once and in order.
   [[nodiscard]] bool is_identity() const { return places() == 1 && stride == 1 && padding == 0; }
 
+  /// Its positions lie side by side: no entry of the image is in two of them, and none between two.
+  [[nodiscard]] bool tiles() const {
+    return kernel_h == stride && kernel_w == stride && padding == 0 && (dilation == 1 || stride == 1);
+  }
+
   /// The row or column of the image that one of the window's places falls on; may lie in the padding.
   [[nodiscard]] PC_HD Int at(Int out, Int place) const { return out * stride - padding + place * dilation; }
   [[nodiscard]] PC_HD bool inside(Int y, Int x) const { return y >= 0 && y < height && x >= 0 && x < width; }

@@ -55,6 +55,9 @@ class ReverseMode {
  private:
   [[nodiscard]] bool clamped(NodeId v) const { return clamped_[static_cast<std::size_t>(v)]; }
 
+  /// Whether something behind a node may learn.
+  [[nodiscard]] bool listens(NodeId v) const { return !clamped(v) && !graph_.node(v).predictions.empty(); }
+
   void forward(NodeId v) {
     program_.part("forward");
     const View x = network_.value(v, spec_.batch);
@@ -116,7 +119,10 @@ class ReverseMode {
   void backward_edge(EdgeId e, View gradient) {
     program_.part("backward");
     const Edge& edge = graph_.edge(e);
-    for (int i = static_cast<int>(edge.chain.size()) - 1; i >= 0; --i) {
+    const auto learns = [](const Link& link) { return !link.params.empty(); };
+    const auto lowest = std::find_if(edge.chain.begin(), edge.chain.end(), learns) - edge.chain.begin();
+    const bool ends = std::none_of(edge.from.begin(), edge.from.end(), [&](NodeId v) { return listens(v); });
+    for (int i = static_cast<int>(edge.chain.size()) - 1; i >= (ends ? static_cast<int>(lowest) : 0); --i) {
       const Link& link = edge.chain[static_cast<std::size_t>(i)];
       const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
       const auto weights = operands_.weights(e, i);
@@ -127,6 +133,7 @@ class ReverseMode {
         link.op->weight_grad(call, operands_.teaching(link, k, gradient), static_cast<int>(k),
                              network_.gradient(link.params[k]), write);
       }
+      if (ends && i == lowest) return;
       if (i > 0) {
         const View next = network_.link_buffer("grad", e, i - 1, spec_.batch);
         link.op->pullback(call, operands_.of(*link.op, gradient, Magnitude::change), 0, next, Write::set);
@@ -135,7 +142,7 @@ class ReverseMode {
       }
       for (std::size_t source = 0; source < edge.from.size(); ++source) {
         const NodeId from = edge.from[source];
-        if (clamped(from) || graph_.node(from).predictions.empty()) continue;  // nothing behind it learns
+        if (!listens(from)) continue;
         const bool first = !has_gradient_[static_cast<std::size_t>(from)];
         link.op->pullback(call, operands_.of(*link.op, gradient, Magnitude::change), static_cast<int>(source),
                           network_.node_buffer("grad", from, spec_.batch), first ? Write::set : Write::add);

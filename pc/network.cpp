@@ -225,6 +225,15 @@ View Network::row_buffer(const std::string& name, std::int64_t batch) {
   return arena_.take(name, {max_batch_}, DType::f64).first_rows(batch);
 }
 
+/// New memory. Tensor cores want rows to begin at multiples of 16 bytes; the products of a network with rows of an odd
+/// length are several times slower without.
+View Network::aligned_operand(std::int64_t rows, std::int64_t cols, DType type) {
+  const std::int64_t stride = padded(cols);
+  View view = arena_.take("operand/" + std::to_string(operands_.size()), {rows, stride}, type).columns(0, cols);
+  view.padding = static_cast<int>(stride - cols);
+  return view;
+}
+
 /// Whether all that a map makes goes into products, which like their rows padded.
 bool Network::only_products(EdgeId map) const {
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
@@ -261,11 +270,23 @@ View Network::operand(const View& of, DType type, int exponent) {
     part.shape = {of.rows(), of.cols()};
     copy = part;
   } else {
-    const std::int64_t stride = padded(of.cols());
-    copy = arena_.take("operand/" + std::to_string(operands_.size()), {of.rows(), stride}, type).columns(0, of.cols());
+    copy = aligned_operand(of.rows(), of.cols(), type);
+    copy.shape = of.shape;
     copy.exponent = exponent;
-    copy.padding = static_cast<int>(stride - of.cols());
   }
+  return copy;
+}
+
+View Network::split_operand(const View& of, DType type, std::int64_t run) {
+  View& copy = operands_[{of.data, of.rows(), of.cols(), type, -static_cast<int>(run)}];  // not an exponent's key
+  if (!copy.empty()) return copy;
+  copy = aligned_operand(of.rows(), 3 * of.cols(), type);
+  const int last = of.shape.rank() - 1;
+  if (last == 0 || of.shape[last] != run) return copy;
+  Shape shape;  // that of `of`, with a longer last axis
+  for (int axis = 0; axis < last; ++axis) shape.append(of.shape[axis]);
+  shape.append(3 * run);
+  copy.shape = shape;
   return copy;
 }
 

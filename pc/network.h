@@ -68,6 +68,8 @@ class Network {
   /// Memory for another view's entries as operands of type `type` (DType), times 2^exponent; the same at each call. Of
   /// tf32: the view's own.
   [[nodiscard]] View operand(const View& of, DType type, int exponent);
+  /// Memory for another view's entries in three parts, of which each run is `run` long (kernels/split.h).
+  [[nodiscard]] View split_operand(const View& of, DType type, std::int64_t run);
   /// Set to 1 by whatever does not fit a float16 operand.
   [[nodiscard]] View overflow() { return scalar("flag/overflow"); }
 
@@ -86,6 +88,7 @@ class Network {
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link) const;
 
  private:
+  View aligned_operand(std::int64_t rows, std::int64_t cols, DType type);
   void init_weight(ParamId id, WeightInit init);
   View shared(const std::string& name, const Shape& shape);
   [[nodiscard]] const View* whole_of(const View& of) const;

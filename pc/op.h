@@ -13,6 +13,7 @@
 #include "kernels/kernel.h"
 #include "kernels/scalar_math.h"
 #include "kernels/sparse.h"
+#include "kernels/window.h"
 #include "kernels/write.h"
 #include "pc/pattern.h"
 
@@ -84,27 +85,35 @@ struct Op {
   std::string_view about;
   int min_sources = 1, max_sources = 1;  // max_sources -1: any number
   std::span<const AttrSpec> attrs = {};
-  bool keeps_shape = false;  // one source, and the result has its shape
-  bool affine = false;       // linear in its sources but for a constant; its pullback needs no x. See OpCall::changes
-  bool products = false;     // x, the weight and delta go into matrix products, and may be operands of fewer bits
-  bool sparse = false;       // the first parameter has one entry for each of the edge's pattern, in its order
+  bool keeps_shape = false;   // one source, and the result has its shape
+  bool affine = false;        // linear in its sources but for a constant; its pullback needs no x. See OpCall::changes
+  bool products = false;      // x, the weight and delta go into matrix products, and may be operands of fewer bits
+  bool channel_bias = false;  // w[1], where it is, is added to the result by its last axis, and left out of changes
+  bool sparse = false;        // the first parameter has one entry for each of the edge's pattern, in its order
 
   Shape (*infer)(const OpSite&) = nullptr;
   std::vector<ParamSpec> (*params)(const OpSite&, const Shape& out) = nullptr;  // null: none
 
   void (*predict)(const OpCall&, View mu, Write) = nullptr;  // op(x; w)
+  /// op(x + dx) - op(x), of one source, without losing the digits of a small dx. Null: it follows from `affine`.
+  void (*change)(const OpCall&, View dx, View out, Write) = nullptr;
   void (*prepare)(const OpCall&) = nullptr;  // what comes before `pullback` whenever the weights have changed; or null
   void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
 
   /// For activations: which one, so that a plan may fuse it with the error that follows.
   std::optional<scalar::Activation> activation = std::nullopt;
+  /// For max-pools: the window over a sample of this shape, likewise.
+  Window (*max_window)(const Attrs&, const Shape& x) = nullptr;
 
   /// The largest factor by which the operator can stretch a change of one source, in the 2-norm of a sample, weights
   /// aside (for linear: |gain|). Null: no bound exists.
   double (*lipschitz)(const Attrs&) = nullptr;
 
   std::vector<OpExample> (*examples)() = nullptr;
+
+  bool sums_last_axis =
+      false;  // of `products`: predict adds up over the last axis of the first weight, see kernels/split.h
 };
 
 std::span<const Op* const> all_ops();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/split.h"
+
 namespace pc {
 
 void Operands::record_into(Program& program) {
@@ -40,7 +42,7 @@ Operands::Copy& Operands::copy(const View& of, Magnitude magnitude) {
 
 View Operands::of(const Op& op, const View& of, Magnitude magnitude) {
   if (type_ == DType::f32 || !op.products) return of;
-  if (!copies()) return network_.operand(of, type_, 0);
+  if (!narrower()) return network_.operand(of, type_, 0);
   catch_up();
   Copy& made = copy(of, magnitude);
   if (!made.fresh) {
@@ -54,6 +56,45 @@ View Operands::of(const Op& op, const View& of, Magnitude magnitude) {
 
 std::vector<View> Operands::of(const Op& op, std::vector<View> views, Magnitude magnitude) {
   for (View& view : views) view = of(op, view, magnitude);
+  return views;
+}
+
+/// How many neighbours of an input meet as many of the weight; 0: the products of this link are not split.
+std::int64_t Operands::run_of(EdgeId edge, int link) const {
+  const Link& l = network_.graph().edge(edge).chain[static_cast<std::size_t>(link)];
+  if (!lossy() || !l.op->sums_last_axis) return 0;
+  const Shape& weight = network_.graph().param(l.params[0]).spec.shape;
+  const auto groups = l.attrs.find("groups");
+  return groups == l.attrs.end() || groups->second == 1 ? weight[weight.rank() - 1] : 0;
+}
+
+View Operands::split(const View& of, std::int64_t run, bool weights) {
+  catch_up();
+  const View memory = network_.split_operand(of, type_, run);
+  auto found = std::find_if(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.copy.data == memory.data; });
+  if (found == copies_.end()) found = copies_.insert(copies_.end(), {of, memory});
+  if (!found->fresh) {
+    Exec exec = network_.exec();
+    exec.recorder = program_;
+    kernels::split(exec, {.x = of, .y = memory, .overflow = network_.overflow(), .run = run, .weights = weights});
+    found->fresh = true;
+  }
+  return memory;
+}
+
+std::vector<View> Operands::split_inputs(EdgeId edge, int link, std::vector<View> inputs) {
+  const std::int64_t run = run_of(edge, link);
+  if (run == 0)
+    return of(*network_.graph().edge(edge).chain[static_cast<std::size_t>(link)].op, inputs, Magnitude::value);
+  for (View& view : inputs) view = split(view, run, false);
+  return inputs;
+}
+
+std::vector<View> Operands::split_weights(EdgeId edge, int link) {
+  const std::int64_t run = run_of(edge, link);
+  if (run == 0) return weights(edge, link);
+  std::vector<View> views = network_.link_weights(edge, link);
+  views[0] = split(views[0], run, true);
   return views;
 }
 
@@ -75,7 +116,7 @@ bool Operands::is_weight(const Link& link, std::size_t param) const {
 }
 
 kernels::Narrowed Operands::beside(const View& of, Magnitude magnitude) {
-  if (!copies()) return {};
+  if (!narrower()) return {};
   catch_up();
   return {copy(of, magnitude).copy, network_.overflow()};
 }

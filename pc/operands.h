@@ -28,6 +28,10 @@ class Operands {
   /// `of` as an operand of an operator's products; the operator may have none.
   [[nodiscard]] View of(const Op& op, const View& of, Magnitude magnitude);
   [[nodiscard]] std::vector<View> of(const Op& op, std::vector<View> views, Magnitude magnitude);
+  /// The inputs and the weights of a link for products that lose no digits, at three times the work; where the
+  /// operator's cannot be split, as operands.
+  [[nodiscard]] std::vector<View> split_inputs(EdgeId edge, int link, std::vector<View> inputs);
+  [[nodiscard]] std::vector<View> split_weights(EdgeId edge, int link);
   /// The weights of a link of an edge; biases are no operands.
   [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
   /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is.
@@ -38,6 +42,10 @@ class Operands {
   [[nodiscard]] int exponent(Magnitude magnitude) const;
   /// For a kernel that writes `of` and may write the operand too; empty where there is none.
   [[nodiscard]] kernels::Narrowed beside(const View& of, Magnitude magnitude);
+  /// Whether they lose digits.
+  [[nodiscard]] bool lossy() const { return type_ != DType::f32; }
+  /// Whether operands are other memory than what they are made from.
+  [[nodiscard]] bool narrower() const { return type_ == DType::f16 || type_ == DType::bf16; }
 
  private:
   struct Copy {
@@ -45,6 +53,8 @@ class Operands {
     bool fresh = false;
   };
   void catch_up();
+  [[nodiscard]] std::int64_t run_of(EdgeId edge, int link) const;
+  View split(const View& of, std::int64_t run, bool weights);
   [[nodiscard]] bool is_weight(const Link& link, std::size_t param) const;
   Copy& copy(const View& of, Magnitude magnitude);
 

@@ -47,20 +47,25 @@ PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
     for (NodeId v = 0; v < graph_.node_count(); ++v) node(v).level = level[static_cast<std::size_t>(v)];
   }
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
-    const Prediction& prediction = graph_.prediction(p);
-    const bool observed =
-        std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end();
-    const bool softened = spec_.settings.nudge && node(prediction.node).free == Free::none;
-    // Fusing spares "mu" and brings the error itself past the activation; some need the one, some bring something else.
-    const bool apart = observed || softened || by_errors() || schedule().learn == Learn::first_arrival;
-    if (!spec_.optimize || apart || prediction.edges.size() != 1 || terms(p).energy != &gaussian) continue;
-    const auto& chain = graph_.edge(prediction.edges[0]).chain;
+    if (!can_fuse(p)) continue;
+    const auto& chain = graph_.edge(graph_.prediction(p).edges[0]).chain;
     state(p).fused = chain.size() >= 2 && chain.back().op->activation.has_value();
   }
   keeps_start_ = (schedule().frozen && !by_front()) || spec_.relax.forward_update || schedule().free_output;
 }
 
 // --- questions ---
+
+/// Whether the end of the edge may be evaluated with the error.
+bool PlanBuilder::can_fuse(PredictionId p) {
+  const Prediction& prediction = graph_.prediction(p);
+  const bool observed =
+      std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end();
+  const bool softened = spec_.settings.nudge && node(prediction.node).free == Free::none;
+  // Fusing spares "mu" and brings the error itself past the activation; some need the one, some bring something else.
+  const bool apart = observed || softened || by_errors() || schedule().learn == Learn::first_arrival;
+  return spec_.optimize && !apart && prediction.edges.size() == 1 && terms(p).energy == &gaussian;
+}
 
 /// An edge whose contribution cannot change while this plan relaxes.
 bool PlanBuilder::constant_edge(EdgeId e) const {
@@ -153,8 +158,19 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
                                 .write = write,
                                 .narrow = operands_.beside(out, Magnitude::value)});
   }
-  const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
-  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link)}, out, write);
+  // Changes are counted from here. Of two entries of a window that are nearly as large, which one is the largest must
+  // not be decided by lost digits: all that is pulled back would go to the other.
+  const bool exactly = starts_changes_ && operands_.lossy();
+  const std::vector<View> x = exactly ? operands_.split_inputs(e, link, inputs(e, link)) : operands(e, link);
+  const std::vector<View> w = exactly ? operands_.split_weights(e, link) : operands_.weights(e, link);
+  const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
+  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias}, out, write);
+}
+
+/// What stands behind last_made.
+void PlanBuilder::predict_end(EdgeId e, const View& mu) {
+  if (state(graph_.edge(e).prediction).pooled) return predict_pooled(e, mu);
+  predict_link(e, last_link(e), mu, Write::set);
 }
 
 /// Whether an edge's first link, which it shares with others, or that link's change, has been made for one of them.
@@ -201,9 +217,9 @@ void PlanBuilder::predict(PredictionId p) {
   part("predict");
   s.changed = by_changes_ && !frozen_ && predict_change(p);
   if (s.changed) return;
-  if (s.fused) {
+  if (s.fused || s.pooled) {
     const EdgeId e = prediction.edges[0];
-    return predict_inner(e, last_link(e));
+    return predict_inner(e, last_made(e) + 1);
   }
   if (prediction.edges.empty()) return kernels::fill(exec_, {.out = mu(p)});
   if (!any_constant || !any_moving) {
@@ -244,7 +260,7 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
     s.error.clear();
     return;
   }
-  const bool again = !same(s.error, {value_version, s.mu_version}) || s.factor != factor;
+  const bool again = !same(s.error, {value_version, s.mu_version, passes_back(p) ? 1 : 0}) || s.factor != factor;
   if (!again && (s.has_energy || !want_energy)) return;
   s.factor = factor;
   part("error");
@@ -308,8 +324,14 @@ void PlanBuilder::edge_backward(EdgeId e) {
   key.push_back(sent_version(p));
   key.push_back(gated_ ? 1 : 0);
   if (same(edge_back_[static_cast<std::size_t>(e)], key)) return;
-  const int from = state(p).fused ? last_link(e) - 1 : last_link(e);
-  for (int link = from; link > (network_.shares_map(e) ? 1 : 0); --link) {
+  // Below the lowest parameter only sources listen, if they can move.
+  const Edge& edge = graph_.edge(e);
+  const bool listened = std::any_of(edge.from.begin(), edge.from.end(),
+                                    [&](NodeId v) { return node(v).free != Free::none || !spec_.optimize; });
+  const auto learns = [](const Link& link) { return !link.params.empty(); };
+  const auto lowest = std::find_if(edge.chain.begin(), edge.chain.end(), learns) - edge.chain.begin();
+  const int least = std::max(listened ? 0 : static_cast<int>(lowest), network_.shares_map(e) ? 1 : 0);
+  for (int link = last_made(e); link > least; --link) {
     pull_link(e, link, 0, network_.link_buffer("dz", e, link - 1, spec_.batch), Write::set);
   }
 }
@@ -414,7 +436,10 @@ View PlanBuilder::own_gradient(NodeId v) {
   std::vector<View> list;
   for (const PredictionId p : graph_.node(v).predictions) {
     if (state(p).zero) continue;
-    list.push_back(terms(p).energy->own_is_delta ? delta(p) : network_.prediction_buffer("own", p, spec_.batch));
+    const bool plain = terms(p).energy->own_is_delta;
+    list.push_back(state(p).delta_is_change ? change(v)
+                   : plain                  ? delta(p)
+                                            : network_.prediction_buffer("own", p, spec_.batch));
   }
   if (node(v).nudged && pulls_) list.push_back(buffer("nudge", v));
   if (list.size() <= 1) return list.empty() ? View{} : list[0];

@@ -49,15 +49,17 @@ class PlanBuilder {
     bool arrived = false;   // Moves::front: something has been added to "dx"
   };
   struct PredictionState {
-    bool fused = false;  // its last link is an activation that is evaluated with the error
+    bool fused = false;   // its last link is an activation that is evaluated with the error
+    bool pooled = false;  // its last two are an activation and a max-pool, evaluated with the error; by changes alone
     Key mu, base, error;
     int mu_version = 0, delta_version = 0;
     int settled_value = -1;  // the version of the value, and what mu was made from, where x = mu entry by entry
     Key settled_mu;
-    bool zero = false;         // the current error is known to be zero
-    bool changed = false;      // by changes: mu is that of the start and what the change buffers hold
-    bool exact_start = false;  // by changes: the error was zero at the start
-    Key whole_mu;              // what "mu_now" was made from
+    bool zero = false;             // the current error is known to be zero
+    bool changed = false;          // by changes: mu is that of the start and what the change buffers hold
+    bool exact_start = false;      // by changes: the error was zero at the start
+    bool delta_is_change = false;  // the current error is that of the value, "dx", and stands nowhere else
+    Key whole_mu;                  // what "mu_now" was made from
     bool has_energy = false;
     double factor = 1;      // what the current error was multiplied by
     int gated_version = 0;  // of the error that the gate has seen
@@ -80,6 +82,8 @@ class PlanBuilder {
   void predict_edges(PredictionId p, bool constant_ones, View mu, Write write);
   void predict_edge(EdgeId e, View mu, Write write);
   void predict_link(EdgeId e, int link, View out, Write write);
+  void predict_pooled(EdgeId e, const View& mu);
+  void predict_end(EdgeId e, const View& mu);
   void predict_inner(EdgeId e, int links);
   bool mapped(EdgeId e, bool change);
   void compare(PredictionId p, bool want_energy, double factor);
@@ -102,14 +106,21 @@ class PlanBuilder {
 
   // --- by changes (plan_changes.cpp) ---
   [[nodiscard]] bool can_use_changes() const;
+  void find_pooled();
+  [[nodiscard]] bool has_pools() const;
   void begin_changes();
   bool predict_change(PredictionId p);
   void compare_changes(PredictionId p, const Terms& t, const View& energy, double factor);
+  void compare_pooled(PredictionId p, const Terms& t, const View& energy, double factor);
+  [[nodiscard]] Window pool_window(EdgeId e) const;
+  [[nodiscard]] View pooled_bias(EdgeId e) const;
+  [[nodiscard]] bool passes_back(PredictionId p) const;
   void show_observed();
   [[nodiscard]] bool moves(EdgeId e) const;
   [[nodiscard]] bool moved(NodeId v) const { return node(v).version != node(v).start_version; }
   [[nodiscard]] bool wants_whole(NodeId v) const;
   [[nodiscard]] bool feeds_products(NodeId v) const;
+  [[nodiscard]] bool as_operand_alone(EdgeId e, int link);
   View change(NodeId v);
   View whole(NodeId v);
   View whole_mu(PredictionId p);
@@ -170,6 +181,7 @@ class PlanBuilder {
   [[nodiscard]] bool one_sided() const { return spec_.settings.nudge.value_or(Nudge{}).side != Nudge::Side::centered; }
   [[nodiscard]] bool by_front() const { return schedule().moves == Moves::front; }
   [[nodiscard]] bool by_errors() const { return schedule().engine == Engine::errors; }
+  [[nodiscard]] bool can_fuse(PredictionId p);
   [[nodiscard]] bool constant_edge(EdgeId e) const;
   [[nodiscard]] Key edge_key(EdgeId e) const;
   [[nodiscard]] bool same(Key& last, Key now) const;
@@ -180,9 +192,15 @@ class PlanBuilder {
     return graph_.edge(e).chain[static_cast<std::size_t>(link)];
   }
   [[nodiscard]] int last_link(EdgeId e) const { return static_cast<int>(graph_.edge(e).chain.size()) - 1; }
+  /// Behind it stand only links that are evaluated with the error.
+  [[nodiscard]] int last_made(EdgeId e) const {
+    const PredictionState& s = state(graph_.edge(e).prediction);
+    return last_link(e) - (s.pooled ? 2 : s.fused ? 1 : 0);
+  }
   [[nodiscard]] NodeState& node(NodeId v) { return nodes_[static_cast<std::size_t>(v)]; }
   [[nodiscard]] const NodeState& node(NodeId v) const { return nodes_[static_cast<std::size_t>(v)]; }
   [[nodiscard]] PredictionState& state(PredictionId p) { return predictions_[static_cast<std::size_t>(p)]; }
+  [[nodiscard]] const PredictionState& state(PredictionId p) const { return predictions_[static_cast<std::size_t>(p)]; }
   [[nodiscard]] View value(NodeId v) { return network_.value(v, spec_.batch); }
   [[nodiscard]] View buffer(const std::string& kind, NodeId v) { return network_.node_buffer(kind, v, spec_.batch); }
   [[nodiscard]] View mu(PredictionId p) { return network_.prediction_buffer("mu", p, spec_.batch); }
@@ -223,13 +241,15 @@ class PlanBuilder {
   Program* program_ = nullptr;
   Operands operands_;
   int versions_ = 0;
-  int phase_ = 0;             // ep relaxes once on each side
-  bool pulls_ = true;         // targets pull at nudged nodes
-  bool frozen_ = false;       // edges read the values of the start
-  bool keeps_start_ = false;  // in buffers "x0"
-  bool gated_ = false;        // weights learn from what the gate lets through
-  bool backward_ = false;     // errors as variables: on the way back
-  bool by_changes_ = false;   // from the first look on, what moves is "dx"; by the front, "x" keeps the start
+  int phase_ = 0;                // ep relaxes once on each side
+  bool pulls_ = true;            // targets pull at nudged nodes
+  bool frozen_ = false;          // edges read the values of the start
+  bool keeps_start_ = false;     // in buffers "x0"
+  bool gated_ = false;           // weights learn from what the gate lets through
+  bool backward_ = false;        // errors as variables: on the way back
+  bool teaching_ = false;        // weights learn from the next errors
+  bool starts_changes_ = false;  // what is predicted now is what changes will be counted from
+  bool by_changes_ = false;  // from the first look on, the values that move are "dx"; by the front, "x" keeps the start
   std::vector<NodeState> nodes_;
   std::vector<PredictionState> predictions_;
   std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from

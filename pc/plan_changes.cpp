@@ -2,6 +2,7 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/change.h"
+#include "kernels/pool_change.h"
 #include "pc/plan_builder.h"
 
 namespace pc {
@@ -20,16 +21,63 @@ bool PlanBuilder::can_use_changes() const {
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     if (constant_edge(e)) continue;
     for (const Link& link : graph_.edge(e).chain) {
-      if (!link.op->affine && !link.op->activation) return false;
+      if (!link.op->affine && !link.op->activation && link.op->change == nullptr) return false;
     }
   }
   return true;
+}
+
+/// Whether the graph asks which of several values is the largest.
+bool PlanBuilder::has_pools() const {
+  for (const Edge& edge : graph_.edges()) {
+    for (const Link& link : edge.chain) {
+      if (link.op->max_window != nullptr) return true;
+    }
+  }
+  return false;
+}
+
+/// Which predictions end in a max-pool of an activation that can be evaluated with the error.
+void PlanBuilder::find_pooled() {
+  if (!can_use_changes() || sliced_ || schedule().free_output) return;
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    if (!can_fuse(p)) continue;
+    const EdgeId e = graph_.prediction(p).edges[0];
+    const int last = last_link(e);
+    if (last < 2 || link_of(e, last).op->max_window == nullptr) continue;
+    const Link& before = link_of(e, last - 1);
+    state(p).pooled = before.op->activation && leak_of(before) >= 0 && pool_window(e).tiles();
+  }
+}
+
+Window PlanBuilder::pool_window(EdgeId e) const {
+  const Link& pool = link_of(e, last_link(e));
+  return pool.op->max_window(pool.attrs, link_of(e, last_link(e) - 1).out);
+}
+
+/// Of a pooled prediction, what its z are less: a bias, which is then added with the activation.
+View PlanBuilder::pooled_bias(EdgeId e) const {
+  if (!state(graph_.edge(e).prediction).pooled) return {};
+  const Link& made = link_of(e, last_made(e));
+  return made.op->channel_bias && made.params.size() > 1 ? network_.weight(made.params[1]) : View{};
+}
+
+/// mu = pool(f(z)), of a pooled prediction.
+void PlanBuilder::predict_pooled(EdgeId e, const View& mu) {
+  const Link& f = link_of(e, last_made(e) + 1);
+  kernels::pool_map(exec_, {.z = network_.link_buffer("z", e, last_made(e), spec_.batch),
+                            .bias = pooled_bias(e),
+                            .y = mu,
+                            .window = pool_window(e),
+                            .f = *f.op->activation,
+                            .leak = leak_of(f)});
 }
 
 /// At the start, with all predictions made: keeps the values and the errors from which changes are counted.
 void PlanBuilder::begin_changes() {
   part("start");
   by_changes_ = true;
+  starts_changes_ = false;
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::none) continue;
     if (!keeps_start_) kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
@@ -42,10 +90,9 @@ void PlanBuilder::begin_changes() {
     s.exact_start = s.settled_value == node(prediction.node).version && s.settled_mu == s.mu;
     if (s.exact_start || terms(p).energy != &gaussian) continue;
     View mu_start = mu(p);
-    if (s.fused) {
-      const EdgeId e = prediction.edges[0];
+    if (s.fused || s.pooled) {
       mu_start = buffer("mu_start", prediction.node);
-      predict_link(e, last_link(e), mu_start, Write::set);
+      predict_end(prediction.edges[0], mu_start);
     }
     const View error = start_error(p);
     kernels::copy(exec_, {.in = value(prediction.node), .out = error});
@@ -75,8 +122,11 @@ bool PlanBuilder::feeds_products(NodeId v) const {
 View PlanBuilder::whole(NodeId v) {
   NodeState& n = node(v);
   if (by_changes_ && n.free != Free::none && n.whole_version != n.version) {
-    kernels::copy(exec_, {.in = buffer("x0", v), .out = value(v)});
-    kernels::axpby(exec_, {.x = change(v), .y = value(v), .a = 1, .b = 1});
+    kernels::add_change(
+        exec_, {.x = buffer("x0", v),
+                .dx = change(v),
+                .y = value(v),
+                .narrow = feeds_products(v) ? operands_.beside(value(v), Magnitude::value) : kernels::Narrowed{}});
     n.whole_version = n.version;
   }
   return value(v);
@@ -88,8 +138,7 @@ View PlanBuilder::whole_mu(PredictionId p) {
   if (!s.changed) return mu(p);
   const View now = network_.prediction_buffer("mu_now", p, spec_.batch);
   if (s.whole_mu != s.mu) {
-    kernels::copy(exec_, {.in = mu(p), .out = now});
-    kernels::axpby(exec_, {.x = network_.prediction_buffer("dmu", p, spec_.batch), .y = now, .a = 1, .b = 1});
+    kernels::add_change(exec_, {.x = mu(p), .dx = network_.prediction_buffer("dmu", p, spec_.batch), .y = now});
     s.whole_mu = s.mu;
   }
   return now;
@@ -100,8 +149,7 @@ View PlanBuilder::whole_link(EdgeId e, int link) {
   const View start = network_.link_buffer("z", e, link, spec_.batch);
   if (!state(graph_.edge(e).prediction).changed || !moves(e)) return start;
   const View now = network_.link_buffer("z_now", e, link, spec_.batch);
-  kernels::copy(exec_, {.in = start, .out = now});
-  kernels::axpby(exec_, {.x = network_.link_buffer("change", e, link, spec_.batch), .y = now, .a = 1, .b = 1});
+  kernels::add_change(exec_, {.x = start, .dx = network_.link_buffer("change", e, link, spec_.batch), .y = now});
   return now;
 }
 
@@ -123,11 +171,10 @@ bool PlanBuilder::predict_change(PredictionId p) {
   bool any = false;
   for (const EdgeId e : graph_.prediction(p).edges) {
     if (!moves(e)) continue;
-    const int last = last_link(e) - (state(p).fused ? 1 : 0);
-    for (int i = 0; i <= last; ++i) {
+    for (int i = 0; i <= last_made(e); ++i) {
       if (i == 0 && mapped(e, true)) continue;
       const Link& link = link_of(e, i);
-      const bool ends = i == last && !state(p).fused;
+      const bool ends = i == last_link(e);
       const View out =
           ends ? network_.prediction_buffer("dmu", p, spec_.batch) : network_.link_buffer("change", e, i, spec_.batch);
       const Write write = ends && any ? Write::add : Write::set;
@@ -149,6 +196,11 @@ bool PlanBuilder::predict_change(PredictionId p) {
                              .narrow = product_next ? operands_.beside(out, Magnitude::change) : kernels::Narrowed{}});
         continue;
       }
+      if (link.op->change != nullptr) {
+        const View start = start_input(e, i);
+        link.op->change({exec_, {&start, 1}, {}, link.attrs}, dx[0], out, write);
+        continue;
+      }
       dx = operands_.of(*link.op, dx, Magnitude::change);
       const std::vector<View> w = operands_.weights(e, i);
       link.op->predict({exec_, dx, w, link.attrs, network_.sparse(e, i), true}, out, write);
@@ -158,15 +210,60 @@ bool PlanBuilder::predict_change(PredictionId p) {
   return any;
 }
 
+/// Whether what arrives at the output of a link is written as an operand, and not as float32.
+bool PlanBuilder::as_operand_alone(EdgeId e, int link) {
+  const PredictionState& s = state(graph_.edge(e).prediction);
+  return by_changes_ && s.pooled && link == last_made(e) && link_of(e, link).op->products && operands_.narrower();
+}
+
+void PlanBuilder::compare_pooled(PredictionId p, const Terms& t, const View& energy, double factor) {
+  const Prediction& prediction = graph_.prediction(p);
+  const EdgeId e = prediction.edges[0];
+  const int last = last_made(e);
+  const Link& f = link_of(e, last + 1);
+  const View dz = network_.link_buffer("dz", e, last, spec_.batch);
+  kernels::PoolErrorArgs args{
+      .delta = delta(p),
+      .top = state(p).exact_start ? buffer("x0", prediction.node) : buffer("mu_start", prediction.node),
+      .z = network_.link_buffer("z", e, last, spec_.batch),
+      .bias = pooled_bias(e),
+      .start = start_error(p),
+      .energy = energy,
+      .window = pool_window(e),
+      .f = *f.op->activation,
+      .leak = leak_of(f),
+      .precision = factor * t.precision,
+      .precisions = t.precisions};
+  if (node(prediction.node).free != Free::none && moved(prediction.node)) args.dx = change(prediction.node);
+  if (state(p).changed) args.change = network_.link_buffer("change", e, last, spec_.batch);
+  if (!as_operand_alone(e, last)) args.dz = dz;
+  if (link_of(e, last).op->products) args.narrow = operands_.beside(dz, Magnitude::change);
+  kernels::pool_error(exec_, args);
+}
+
+/// Whether somebody wants to know what a prediction's error is to its edges.
+bool PlanBuilder::passes_back(PredictionId p) const {
+  if (!by_changes_ || by_front() || teaching_ || !spec_.optimize) return true;
+  const auto& edges = graph_.prediction(p).edges;
+  return std::any_of(edges.begin(), edges.end(), [&](EdgeId e) {
+    const auto& from = graph_.edge(e).from;
+    return std::any_of(from.begin(), from.end(), [&](NodeId v) { return node(v).free != Free::none; });
+  });
+}
+
 void PlanBuilder::compare_changes(PredictionId p, const Terms& t, const View& energy, double factor) {
   const Prediction& prediction = graph_.prediction(p);
-  const PredictionState& s = state(p);
+  PredictionState& s = state(p);
+  const bool stays = !s.changed && !passes_back(p);  // then the error is that of the value
+  s.delta_is_change = stays && s.exact_start && energy.empty() && t.precisions.empty() && factor * t.precision == 1;
+  if (s.delta_is_change) return;
+  if (s.pooled && !stays) return compare_pooled(p, t, energy, factor);
   kernels::ChangeErrorArgs args{
       .delta = delta(p), .energy = energy, .precision = factor * t.precision, .precisions = t.precisions};
   args.start = start_error(p);
   if (node(prediction.node).free != Free::none && moved(prediction.node)) args.dx = change(prediction.node);
   bool product = false;
-  if (s.fused) {
+  if (s.fused && !stays) {
     const EdgeId e = prediction.edges[0];
     const Link& last = link_of(e, last_link(e));
     args.f = *last.op->activation;
@@ -179,7 +276,7 @@ void PlanBuilder::compare_changes(PredictionId p, const Terms& t, const View& en
     if (s.changed) args.change = network_.prediction_buffer("dmu", p, spec_.batch);
     for (const EdgeId e : prediction.edges) product = product || link_of(e, last_link(e)).op->products;
   }
-  if (product) args.narrow = operands_.beside(s.fused ? args.dz : args.delta, Magnitude::change);
+  if (product && !stays) args.narrow = operands_.beside(s.fused ? args.dz : args.delta, Magnitude::change);
   kernels::change_error(exec_, args);
 }
 

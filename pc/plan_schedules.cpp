@@ -19,12 +19,11 @@ void PlanBuilder::set_to_prediction(NodeId v) {
   if (graph_.node(v).predictions.empty() || node(v).free == Free::none) return;
   const PredictionId p = graph_.node(v).predictions[0];
   PredictionState& s = state(p);
-  if (s.fused && node(v).free == Free::all) {
-    const EdgeId e = graph_.prediction(p).edges[0];
-    predict_link(e, last_link(e), value(v), Write::set);
+  const bool lacks_end = s.fused || s.pooled;
+  if (lacks_end && node(v).free == Free::all) {
+    predict_end(graph_.prediction(p).edges[0], value(v));
   } else {
-    if (s.fused)
-      predict_link(graph_.prediction(p).edges[0], last_link(graph_.prediction(p).edges[0]), mu(p), Write::set);
+    if (lacks_end) predict_end(graph_.prediction(p).edges[0], mu(p));
     kernels::copy(exec_, {.in = mu(p), .out = value(v), .mask = free_mask(v)});
   }
   node(v).version = fresh();
@@ -173,6 +172,7 @@ void PlanBuilder::start() {
   }
   part("load");
   if (spec_.load) spec_.load(exec_, spec_.batch);
+  starts_changes_ = can_use_changes() && has_pools();
   start_values();
   nudge_targets();
   reset_stepper();
@@ -352,8 +352,10 @@ void PlanBuilder::gradients_of(EdgeId e) {
     const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
     for (std::size_t i = 0; i < l.params.size(); ++i) {
       const Write write = written_.insert(l.params[i]).second ? Write::set : Write::add;
-      l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link)}, operands_.teaching(l, i, arriving(e, link)),
-                        static_cast<int>(i), network_.gradient(l.params[i]), write);
+      const View delta = as_operand_alone(e, link) ? operands_.of(*l.op, arriving(e, link), Magnitude::change)
+                                                   : operands_.teaching(l, i, arriving(e, link));
+      l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link)}, delta, static_cast<int>(i),
+                        network_.gradient(l.params[i]), write);
     }
   }
 }
@@ -450,8 +452,10 @@ void PlanBuilder::add_total_energy(const View& out, Write write) {
 void PlanBuilder::add_side(double share) {
   if (!schedule().free_output || !learning()) return;
   predict_all();
+  teaching_ = true;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) compare(p, false, share);
   gradients_of_all();
+  teaching_ = false;
 }
 
 /// Puts values where they have moved, for those who look. After an update nobody does: a sweep's values say nothing
@@ -477,6 +481,7 @@ void PlanBuilder::finish() {
   }
   const bool measured = spec_.energies || spec_.trace;
   if (updates_in_loop() || !(learning() || measured)) return;
+  teaching_ = learning();
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) compare(p, measured, 1);
   if (measured) find_costs();
   if (spec_.energies) add_energies(energy_end_name);
@@ -542,6 +547,7 @@ void PlanBuilder::relax(std::vector<Program>& steps) {
 void PlanBuilder::build() {
   plan_.progress_ = network_.scalar("clock/progress");
   sliced_ = slices();
+  find_pooled();
   // ep relaxes once on each side; or, on one side, without the target first, unless the start is that state already.
   const bool starts_free = spec_.relax.init.kind == ValueInit::Kind::feedforward && topological_order(graph_);
   const int phases = schedule().free_output && !(one_sided() && starts_free) ? 2 : 1;

@@ -118,6 +118,73 @@ TEST_CASE("images: errors as variables and values reach the same minimum of a co
   }
 }
 
+// One network whose pools are evaluated with the error, where windows lie side by side, and one of everything else.
+TEST_CASE("images: form changes gives the same numbers as form values") {
+  for (const char* graph :
+       {"nodes: {image: {shape: [2, 6, 6]}, a: {shape: [3, 3, 3]}, b: {shape: [1, 1, 4]}, label: {shape: [3]}}, edges: "
+        "["
+        "{from: image, to: a, op: [channels_last, {conv2d: {channels: 3, padding: 1}}, gelu, max_pool2d]}, "
+        "{from: a, to: b, op: [{conv2d: {channels: 4, padding: 1}}, tanh, max_pool2d]}, "
+        "{from: b, to: label, op: linear}]",
+        "nodes: {image: {shape: [2, 5, 5]}, a: {shape: [5, 5, 3]}, b: {shape: [3, 3, 4]}, c: {shape: [6, 6, 2]}, "
+        "d: {shape: [3, 3, 2]}, label: {shape: [2]}}, edges: ["
+        "{from: image, to: a, op: [channels_last, {conv2d: {padding: 1}}, leaky_relu]}, "
+        "{from: a, to: b, op: [{conv2d: {channels: 4, padding: 1}}, gelu, {max_pool2d: {kernel: 3, stride: 2, padding: "
+        "1}}]}, "
+        "{from: b, to: c, op: [{conv_transpose2d: {kernel: 2, stride: 2}}]}, "
+        "{from: c, to: d, op: [max_pool2d, {conv2d: {padding: 1}}]}, "
+        "{from: c, to: d, op: [pad, {avg_pool2d: {}}, {conv2d: {kernel: 2}}]}, "
+        "{from: d, to: label, op: [upsample, global_avg_pool]}]"}) {
+    CAPTURE(graph);
+    const Problem problem = random_problem(graph, 3, 1);
+    PlanSpec spec = plan_for(problem, 6);
+    for (const bool optimize : {true, false}) {
+      spec.optimize = optimize;
+      spec.form = Form::values;
+      Run values(problem, spec);
+      spec.form = Form::changes;
+      Run changes(problem, spec);
+      for (int i = 0; i < 3; ++i) {
+        values.step();
+        changes.step();
+      }
+      const auto a = state_of(values.network, problem.batch), b = state_of(changes.network, problem.batch);
+      REQUIRE(a.size() == b.size());
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        CAPTURE(a[i].first);
+        CHECK(relative_error(b[i].second, a[i].second, 1e-3) < 1e-9);
+      }
+      CHECK(changes.network.arena().has("dx/a"));
+    }
+  }
+}
+
+// The bits of an operand (tf32 and float16: 2^-11, bfloat16: 2^-8), of values, weights and errors, over five layers:
+// the limits for VGG networks.
+TEST_CASE("images: gradients err by the bits of operands in every layer") {
+  const Problem problem = random_problem("vgg5: {size: 16, width: 8}", 4, 1);
+  PlanSpec spec = plan_for(problem, 7);
+  spec.relax.stepper = ValueSgd{0.02, 0.3};
+  spec.gradients = true;
+  for (const auto& [operands, limit] : {std::pair{DType::f32, 1e-5}, std::pair{DType::tf32, 3e-3},
+                                        std::pair{DType::f16, 3e-3}, std::pair{DType::bf16, 1e-2}}) {
+    CAPTURE(name_of(operands));
+    spec.operands = DType::f32;
+    Run exact(problem, spec, DType::f64);
+    spec.operands = operands;
+    Run run(problem, spec, DType::f32);
+    for (ParamId p = 0; p < run.network.graph().param_count(); ++p) {
+      exact.network.arena().write(exact.network.weight(p), read(run.network, run.network.weight(p)));
+    }
+    const Gradients want = gradients_of(exact), got = gradients_of(run);
+    CHECK(read(run.network, run.network.overflow())[0] == 0);
+    for (std::size_t p = 0; p < want.size(); ++p) {
+      CAPTURE(p);
+      CHECK(distance({got[p]}, {want[p]}) < limit);
+    }
+  }
+}
+
 // Rounding differs (zil adds errors to values and takes them off again), and training carries it on.
 TEST_CASE("images: an exact schedule and backprop have the same loss at each step of training a ResNet-18") {
   const Problem problem = random_problem(

@@ -23,8 +23,8 @@ std::unique_ptr<pc::ExecContext> gpu() {
 
 /// Kernels that only move numbers, or promise the same bits everywhere.
 bool exact(const KernelCase& k) {
-  for (const char* name : {"fill", "copy", "one_hot", "right", "random", "tick", "narrow", "first_arrival", "choose",
-                           "transpose", "transpose_each", "permute"}) {
+  for (const char* name : {"fill", "copy", "one_hot", "right", "random", "tick", "narrow", "split", "first_arrival",
+                           "choose", "transpose", "transpose_each", "permute"}) {
     if (k.kernel == name) return true;
   }
   return false;

@@ -133,29 +133,35 @@ View one_row(View v, std::int64_t row) {
   v.data = static_cast<std::byte*>(v.data) + static_cast<std::size_t>(row * v.ld()) * size_of(v.dtype);
   v.shape = Shape{1, v.cols()};
   v.stride = 0;
+  v.padding = 0;
   return v;
 }
 
-/// y (=|+=) bias, at every place of every image.
-void add_bias(const OpCall& call, const View& y, Write write) {
+/// body(images, whether they are the first) for all images at once where they are packed, else one by one.
+template <class Body>
+void each_packed(const View& images, Body&& body) {
+  if (images.ld() == images.cols()) return body(images, true);
+  for (std::int64_t row = 0; row < images.rows(); ++row) body(one_row(images, row), row == 0);
+}
+
+/// Adds the bias at every place of every image; changes have none.
+void add_bias(const OpCall& call, const View& y) {
+  if (call.w.size() < 2 || call.changes) return;
   const View& bias = call.w[1];
-  const auto add = [&](const View& images) {
-    kernels::add_row(call.exec, {.row = bias, .y = as_places(images, bias.count()), .write = write});
-  };
-  if (y.ld() == y.cols()) return add(y);
-  for (std::int64_t row = 0; row < y.rows(); ++row) add(one_row(y, row));
+  each_packed(y, [&](const View& images, bool) {
+    kernels::add_row(call.exec, {.row = bias, .y = as_places(images, bias.count())});
+  });
 }
 
 void bias_grad(const OpCall& call, const View& delta, const View& db, Write write) {
-  kernels::sum_rows(call.exec, {.x = as_places(delta, db.count()), .row = db, .write = write});
+  each_packed(delta, [&](const View& images, bool first) {
+    kernels::sum_rows(call.exec, {.x = as_places(images, db.count()), .row = db, .write = first ? write : Write::add});
+  });
 }
 
 void predict(const OpCall& call, View mu, Write write) {
-  if (call.w.size() > 1) {
-    add_bias(call, mu, write);
-    write = Write::add;
-  }
   kernels::conv(call.exec, {.x = call.x[0], .w = call.w[0], .y = mu, .shape = shape(call), .write = write});
+  add_bias(call, mu);
 }
 
 void pullback(const OpCall& call, View delta, int, View dx, Write write) {
@@ -168,12 +174,9 @@ void weight_grad(const OpCall& call, View delta, int param, View dw, Write write
 }
 
 void predict_transpose(const OpCall& call, View mu, Write write) {
-  if (call.w.size() > 1) {
-    add_bias(call, mu, write);
-    write = Write::add;
-  }
   kernels::conv_pullback(call.exec,
                          {.dy = call.x[0], .w = call.w[0], .dx = mu, .shape = shape_transpose(call), .write = write});
+  add_bias(call, mu);
 }
 
 void pullback_transpose(const OpCall& call, View delta, int, View dx, Write write) {
@@ -214,17 +217,24 @@ std::vector<OpExample> transpose_examples() {
 extern const Op conv2d{.name = "conv2d",
                        .about = "filters that slide over an image [height, width, channels], and a bias",
                        .attrs = kAttrs,
+                       .affine = true,
+                       .products = true,
+                       .channel_bias = true,
                        .infer = infer,
                        .params = params,
                        .predict = predict,
                        .pullback = pullback,
                        .weight_grad = weight_grad,
                        .lipschitz = lipschitz,
-                       .examples = examples};
+                       .examples = examples,
+                       .sums_last_axis = true};
 
 extern const Op conv_transpose2d{.name = "conv_transpose2d",
                                  .about = "the transpose of a conv2d, to a larger image, and a bias",
                                  .attrs = kTransposeAttrs,
+                                 .affine = true,
+                                 .products = true,
+                                 .channel_bias = true,
                                  .infer = infer_transpose,
                                  .params = params_transpose,
                                  .predict = predict_transpose,

@@ -100,6 +100,7 @@ extern const Op linear{.name = "linear",
                        .pullback = pullback,
                        .weight_grad = weight_grad,
                        .lipschitz = lipschitz,
-                       .examples = examples};
+                       .examples = examples,
+                       .sums_last_axis = true};
 
 }  // namespace pc::ops

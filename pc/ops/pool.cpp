@@ -3,10 +3,10 @@
 // square of as many) and pad (zeros around the image).
 // A largest entry is looked for anew on the way back, among the values given there: with frozen predictions those of
 // the start, which is the point that they are linearised at.
-#include "kernels/pool.h"
-
 #include <cmath>
 
+#include "kernels/pool.h"
+#include "kernels/pool_change.h"
 #include "pc/ops/ops.h"
 
 namespace pc::ops {
@@ -92,6 +92,13 @@ void predict(const OpCall& call, View mu, Write write) {
       {.x = call.x[0], .y = mu, .window = w, .pooling = pooling, .by = 1 / double(w.places()), .write = write});
 }
 
+Window max_window(const Attrs& attrs, const Shape& x) { return window("max_pool2d", attrs, x, 0); }
+
+void change_max(const OpCall& call, View dx, View out, Write write) {
+  const Window w = window("max_pool2d", call.attrs, call.x[0].shape, 1);
+  kernels::pool_change(call.exec, {.x = call.x[0], .dx = dx, .y = out, .window = w, .write = write});
+}
+
 template <Pooling pooling>
 void pullback(const OpCall& call, View delta, int, View dx, Write write) {
   const Window w = window(kName<pooling>, call.attrs, call.x[0].shape, 1);
@@ -170,13 +177,16 @@ extern const Op max_pool2d{.name = "max_pool2d",
                            .attrs = kAttrs,
                            .infer = infer<Pooling::max>,
                            .predict = predict<Pooling::max>,
+                           .change = change_max,
                            .pullback = pullback<Pooling::max>,
+                           .max_window = max_window,
                            .lipschitz = lipschitz_max,
                            .examples = examples};
 
 extern const Op avg_pool2d{.name = "avg_pool2d",
                            .about = "the mean over a window that slides over an image; padding counts as zeros",
                            .attrs = kAttrs,
+                           .affine = true,
                            .infer = infer<Pooling::sum>,
                            .predict = predict<Pooling::sum>,
                            .pullback = pullback<Pooling::sum>,
@@ -185,6 +195,7 @@ extern const Op avg_pool2d{.name = "avg_pool2d",
 
 extern const Op global_avg_pool{.name = "global_avg_pool",
                                 .about = "the mean of each channel over the whole image",
+                                .affine = true,
                                 .infer = infer_global,
                                 .predict = predict_global,
                                 .pullback = pullback_global,
@@ -194,6 +205,7 @@ extern const Op global_avg_pool{.name = "global_avg_pool",
 extern const Op upsample{.name = "upsample",
                          .about = "each entry of an image becomes a square of entries",
                          .attrs = kUpsample,
+                         .affine = true,
                          .infer = infer_upsample,
                          .predict = predict_upsample,
                          .pullback = pullback_upsample,
@@ -203,6 +215,7 @@ extern const Op upsample{.name = "upsample",
 extern const Op pad{.name = "pad",
                     .about = "zeros around an image",
                     .attrs = kPad,
+                    .affine = true,
                     .infer = infer_pad,
                     .predict = predict_pad,
                     .pullback = pullback_pad,
