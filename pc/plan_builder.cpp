@@ -34,7 +34,9 @@ PlanBuilder::PlanBuilder(Network& network, const PlanSpec& spec, Plan& plan)
       edge_back_(static_cast<std::size_t>(graph_.edge_count())),
       mapped_(static_cast<std::size_t>(graph_.edge_count())),
       prepared_(static_cast<std::size_t>(graph_.param_count())),
-      weight_version_(static_cast<std::size_t>(graph_.param_count()), 0) {
+      weight_version_(static_cast<std::size_t>(graph_.param_count()), 0),
+      weight_start_(weight_version_),
+      weight_changes_(static_cast<std::size_t>(graph_.param_count())) {
   for (const Clamp& clamp : spec_.clamps) {
     NodeState& clamped = node(clamp.node);
     const bool has_predictions = !graph_.node(clamp.node).predictions.empty();

@@ -116,7 +116,9 @@ class PlanBuilder {
   [[nodiscard]] View pooled_bias(EdgeId e) const;
   [[nodiscard]] bool passes_back(PredictionId p) const;
   void show_observed();
-  [[nodiscard]] bool moves(EdgeId e) const;
+  [[nodiscard]] bool learned(EdgeId e, int link) const;
+  [[nodiscard]] bool moves(EdgeId e, int link) const;
+  [[nodiscard]] bool moves(EdgeId e) const { return moves(e, last_link(e)); }
   [[nodiscard]] bool moved(NodeId v) const { return node(v).version != node(v).start_version; }
   [[nodiscard]] bool wants_whole(NodeId v) const;
   [[nodiscard]] bool feeds_products(NodeId v) const;
@@ -126,6 +128,7 @@ class PlanBuilder {
   View whole_mu(PredictionId p);
   View whole_link(EdgeId e, int link);
   View start_input(EdgeId e, int link);
+  std::vector<View> weight_changes(EdgeId e, int link);
   View start_error(PredictionId p);
 
   // --- all steps in one call (plan_slices.cpp) ---
@@ -255,9 +258,10 @@ class PlanBuilder {
   std::vector<Key> edge_back_;  // what an edge's "dz" buffers were made from
   std::vector<Key> mapped_;     // by edge that holds it: what the map that it shares with others was made from
   std::vector<Key> prepared_;   // by weight: the version that its operator has been prepared for
-  std::vector<int> weight_version_;
-  std::set<ParamId> written_;                  // gradients that have been begun
-  std::optional<kernels::SettleArgs> sliced_;  // the whole relaxation, where it is one call
+  std::vector<int> weight_version_, weight_start_;  // by parameter: now, and when the relaxation began
+  std::vector<Key> weight_changes_;                 // by parameter: what its change was made from
+  std::set<ParamId> written_;                       // gradients that have been begun
+  std::optional<kernels::SettleArgs> sliced_;       // the whole relaxation, where it is one call
 };
 
 }  // namespace pc

@@ -7,14 +7,15 @@
 
 namespace pc {
 
-/// Whether this relaxation goes by changes: values descend freely, weights stand still, and every edge that may change
-/// is made of affine operators and activations.
+/// Whether this relaxation goes by changes: values descend freely, and every edge that may change is made of affine
+/// operators and activations; where weights move as well, of such as are linear in them.
 bool PlanBuilder::can_use_changes() const {
   const bool starts_small = network_.dtype() == DType::f32 && spec_.relax.init.kind == ValueInit::Kind::feedforward;
   if (sliced_) return true;
   if (spec_.form == Form::values || (spec_.form == Form::automatic && !starts_small)) return false;
   const Schedule& s = schedule();
-  if (s.engine != Engine::relax || s.moves != Moves::all || s.learn != Learn::at_end || s.frozen) return false;
+  if (s.engine != Engine::relax || s.moves != Moves::all || s.frozen) return false;
+  if (s.learn != Learn::at_end && s.learn != Learn::every_step) return false;
   if (spec_.relax.forward_update || std::holds_alternative<ValueFlow>(spec_.relax.stepper)) return false;
   const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
   if (sgd != nullptr && sgd->temperature != 0) return false;  // noise goes to the values themselves
@@ -22,6 +23,8 @@ bool PlanBuilder::can_use_changes() const {
     if (constant_edge(e)) continue;
     for (const Link& link : graph_.edge(e).chain) {
       if (!link.op->affine && !link.op->activation && link.op->change == nullptr) return false;
+      const bool bilinear = link.op->affine && link.op->products && !link.op->sparse;
+      if (updates_in_loop() && !link.params.empty() && !bilinear) return false;
     }
   }
   return true;
@@ -39,7 +42,7 @@ bool PlanBuilder::has_pools() const {
 
 /// Which predictions end in a max-pool of an activation that can be evaluated with the error.
 void PlanBuilder::find_pooled() {
-  if (!can_use_changes() || sliced_ || schedule().free_output) return;
+  if (!can_use_changes() || sliced_ || schedule().free_output || updates_in_loop()) return;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
     if (!can_fuse(p)) continue;
     const EdgeId e = graph_.prediction(p).edges[0];
@@ -84,6 +87,10 @@ void PlanBuilder::begin_changes() {
     if (!sliced_) kernels::fill(exec_, {.out = change(v)});
   }
   keeps_start_ = true;
+  weight_start_ = weight_version_;
+  for (ParamId id = 0; id < graph_.param_count() && updates_in_loop(); ++id) {
+    kernels::copy(exec_, {.in = network_.weight(id), .out = network_.param_buffer("w0", id)});
+  }
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
     const Prediction& prediction = graph_.prediction(p);
     PredictionState& s = state(p);
@@ -147,16 +154,42 @@ View PlanBuilder::whole_mu(PredictionId p) {
 /// What a link that is not the last has made.
 View PlanBuilder::whole_link(EdgeId e, int link) {
   const View start = network_.link_buffer("z", e, link, spec_.batch);
-  if (!state(graph_.edge(e).prediction).changed || !moves(e)) return start;
+  if (!state(graph_.edge(e).prediction).changed || !moves(e, link)) return start;
   const View now = network_.link_buffer("z_now", e, link, spec_.batch);
   kernels::add_change(exec_, {.x = start, .dx = network_.link_buffer("change", e, link, spec_.batch), .y = now});
   return now;
 }
 
-/// Whether a source of an edge is no longer where it started.
-bool PlanBuilder::moves(EdgeId e) const {
+/// Whether a link's parameters are no longer what they were at the start.
+bool PlanBuilder::learned(EdgeId e, int link) const {
+  const auto& params = link_of(e, link).params;
+  return updates_in_loop() && std::any_of(params.begin(), params.end(), [&](ParamId id) {
+           return weight_version_[static_cast<std::size_t>(id)] != weight_start_[static_cast<std::size_t>(id)];
+         });
+}
+
+/// Whether what a link makes is no longer what it was at the start.
+bool PlanBuilder::moves(EdgeId e, int link) const {
   const auto& from = graph_.edge(e).from;
-  return std::any_of(from.begin(), from.end(), [&](NodeId v) { return moved(v); });
+  bool any = std::any_of(from.begin(), from.end(), [&](NodeId v) { return moved(v); });
+  for (int i = 0; i <= link; ++i) any = any || learned(e, i);
+  return any;
+}
+
+/// How far a link's parameters are from where they started.
+std::vector<View> PlanBuilder::weight_changes(EdgeId e, int link) {
+  std::vector<View> changes;
+  for (const ParamId id : link_of(e, link).params) {
+    const auto i = static_cast<std::size_t>(id);
+    const View change = network_.param_buffer("dw0", id);
+    if (!same(weight_changes_[i], {weight_version_[i]})) {
+      kernels::copy(exec_, {.in = network_.weight(id), .out = change});
+      kernels::axpby(exec_, {.x = network_.param_buffer("w0", id), .y = change, .a = -1, .b = 1});
+    }
+    const bool product = graph_.param(id).spec.role == ParamRole::weight;
+    changes.push_back(product ? operands_.of(*link_of(e, link).op, change, Magnitude::change) : change);
+  }
+  return changes;
 }
 
 /// What a link with one source, an activation, was applied to at the start.
@@ -166,13 +199,14 @@ View PlanBuilder::start_input(EdgeId e, int link) {
   return node(from).free == Free::none ? value(from) : buffer("x0", from);
 }
 
-/// How far a prediction is from that of the start. False: it is that of the start.
+/// How far a prediction is from that of the start. False: it is that of the start. Where weights have changed too,
+///   W(t) x(t) - W(0) x(0) = W(t) (x(t) - x(0)) + (W(t) - W(0)) x(0)
 bool PlanBuilder::predict_change(PredictionId p) {
   bool any = false;
   for (const EdgeId e : graph_.prediction(p).edges) {
     if (!moves(e)) continue;
     for (int i = 0; i <= last_made(e); ++i) {
-      if (i == 0 && mapped(e, true)) continue;
+      if (!moves(e, i) || (i == 0 && mapped(e, true))) continue;
       const Link& link = link_of(e, i);
       const bool ends = i == last_link(e);
       const View out =
@@ -201,9 +235,19 @@ bool PlanBuilder::predict_change(PredictionId p) {
         link.op->change({exec_, {&start, 1}, {}, link.attrs}, dx[0], out, write);
         continue;
       }
-      dx = operands_.of(*link.op, dx, Magnitude::change);
-      const std::vector<View> w = operands_.weights(e, i);
-      link.op->predict({exec_, dx, w, link.attrs, network_.sparse(e, i), true}, out, write);
+      Write next = write;
+      const auto& from = graph_.edge(e).from;
+      if (i > 0 ? moves(e, i - 1) : std::any_of(from.begin(), from.end(), [&](NodeId v) { return moved(v); })) {
+        dx = operands_.of(*link.op, dx, Magnitude::change);
+        const std::vector<View> w = operands_.weights(e, i);
+        link.op->predict({exec_, dx, w, link.attrs, network_.sparse(e, i), true}, out, next);
+        next = Write::add;
+      }
+      if (learned(e, i)) {
+        const std::vector<View> x = {operands_.of(*link.op, start_input(e, i), Magnitude::value)};
+        const std::vector<View> w = weight_changes(e, i);
+        link.op->predict({exec_, x, w, link.attrs}, out, next);
+      }
     }
     any = true;
   }
@@ -243,7 +287,7 @@ void PlanBuilder::compare_pooled(PredictionId p, const Terms& t, const View& ene
 
 /// Whether somebody wants to know what a prediction's error is to its edges.
 bool PlanBuilder::passes_back(PredictionId p) const {
-  if (!by_changes_ || by_front() || teaching_ || !spec_.optimize) return true;
+  if (!by_changes_ || by_front() || teaching_ || updates_in_loop() || !spec_.optimize) return true;
   const auto& edges = graph_.prediction(p).edges;
   return std::any_of(edges.begin(), edges.end(), [&](EdgeId e) {
     const auto& from = graph_.edge(e).from;

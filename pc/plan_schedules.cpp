@@ -471,7 +471,10 @@ void PlanBuilder::show_values() {
 void PlanBuilder::finish() {
   const bool fixed = std::holds_alternative<FixedSteps>(spec_.relax.stop);
   if (updates_in_loop() && spec_.energies && !fixed) add_energies(energy_end_name);
-  if (updates_in_loop() && !spec_.measure_end) return;
+  if (updates_in_loop() && !spec_.measure_end) {
+    for (NodeId v = 0; v < graph_.node_count() && by_changes_; ++v) whole(v);
+    return;
+  }
   if (by_errors()) follow_errors();
   predict_all();
   if (by_changes_) show_values();

@@ -141,6 +141,58 @@ TEST_CASE("form changes: the same numbers as form values, on any graph") {
   CHECK(used > 100);  // most graphs allow it
 }
 
+TEST_CASE("form changes: weights that move at every step are followed") {
+  int used = 0;
+  for (std::uint64_t seed = 400; seed < 460; ++seed) {
+    CAPTURE(seed);
+    const Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    PlanSpec spec = wild_plan(seed, problem);
+    spec.schedule = &find_schedule("ipc");
+    if (!spec.learn) continue;
+    spec.learn->optimizer = WeightSgd{};  // Adam would divide rounding by gradients that are nearly zero
+    spec.form = Form::values;
+    Run values(problem, spec);
+    spec.form = Form::changes;
+    spec.optimize = seed % 3 != 0;
+    Run changes(problem, spec);
+    for (int i = 0; i < 2; ++i) {
+      values.step();
+      changes.step();
+    }
+    const auto a = state_of(values.network, problem.batch), b = state_of(changes.network, problem.batch);
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      CAPTURE(a[i].first);
+      CHECK(relative_error(b[i].second, a[i].second, 1e-3) < 1e-9);
+    }
+    for (const auto& [name, view] : changes.network.arena().views()) used += name.rfind("dw0/", 0) == 0 ? 1 : 0;
+  }
+  CHECK(used > 50);
+}
+
+TEST_CASE("form changes: ipc keeps the digits of low layers") {
+  const Problem problem = clamped_mlp({30, 24, 24, 24, 8}, 16, 5);
+  PlanSpec spec = plan_for(problem, 8);
+  spec.schedule = &find_schedule("ipc");
+  spec.relax.stepper = ValueSgd{0.05, 0.5};
+  spec.learn = LearnSpec{};
+  Run exact(problem, spec, DType::f64);
+  const auto error_of_form = [&](Form form) {
+    spec.form = form;
+    Run run(problem, spec, DType::f32);
+    Run truth(problem, spec, DType::f64);
+    copy_weights(run, truth);
+    truth.step();
+    run.step();
+    return worst_gradient(run, truth);
+  };
+  // That of the last of eight updates.
+  const double by_changes = error_of_form(Form::automatic), by_values = error_of_form(Form::values);
+  MESSAGE("by changes ", by_changes, ", by values ", by_values);
+  CHECK(by_changes < 1e-3);
+  CHECK(by_values > 10 * by_changes);
+}
+
 TEST_CASE("operands: gradients err by their bits, and not by more, in every layer") {
   const Problem problem = clamped_mlp({30, 24, 24, 24, 8}, 16, 5);
   PlanSpec spec = plan_for(problem, 8);
