@@ -32,18 +32,20 @@ template <Activation f, class T>
   each_entry(n, [=](std::int64_t i) { dz[i] = scalar::activate<f>(z[i], leak).slope; });
 }
 
-/// delta -= f(z + change) - f(z);  dz = f'(z + change), where wanted
+/// delta -= f(z + change) - f(z)
+template <Activation f, class T>
+[[gnu::noinline]] void subtract_change(std::int64_t n, const T* z, const T* change, T leak, T* delta) {
+  each_entry(n, [=](std::int64_t i) { delta[i] -= scalar::change<f>(z[i], change[i], leak).value; });
+}
+
+/// and dz = f'(z + change)
 template <Activation f, class T>
 [[gnu::noinline]] void subtract_change(std::int64_t n, const T* z, const T* change, T leak, T* delta, T* dz) {
-  if (dz == nullptr) {
-    each_entry(n, [=](std::int64_t i) { delta[i] -= scalar::change<f>(z[i], change[i], leak).value; });
-  } else {
-    each_entry(n, [=](std::int64_t i) {
-      const auto [difference, slope] = scalar::change<f>(z[i], change[i], leak);
-      delta[i] -= difference;
-      dz[i] = slope;
-    });
-  }
+  each_entry(n, [=](std::int64_t i) {
+    const auto [difference, slope] = scalar::change<f>(z[i], change[i], leak);
+    delta[i] -= difference;
+    dz[i] = slope;
+  });
 }
 
 }  // namespace
@@ -91,8 +93,10 @@ void change_error_cpu(const ChangeErrorArgs& e, Share share) {
         add_rows(n, row_or_null<T>(e.start, row), row_or_null<T>(e.dx, row), delta);
         if (change != nullptr && z == nullptr) {
           each_entry(n, [=](std::int64_t i) { delta[i] -= change[i]; });
-        } else if (change != nullptr) {
+        } else if (change != nullptr && dz != nullptr) {
           subtract_change<f>(n, z, change, leak, delta, dz);
+        } else if (change != nullptr) {
+          subtract_change<f>(n, z, change, leak, delta);
         } else if (dz != nullptr && z != nullptr) {
           slopes<f>(n, z, leak, dz);
         } else if (dz != nullptr) {

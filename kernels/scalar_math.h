@@ -9,7 +9,7 @@
 #if defined(__CUDACC__)
 #define PC_HD __host__ __device__ inline
 #else
-#define PC_HD inline
+#define PC_HD [[gnu::always_inline]] inline  // a loop with a call in it is not vectorised
 #endif
 
 namespace pc::scalar {
