@@ -225,8 +225,7 @@ View Network::row_buffer(const std::string& name, std::int64_t batch) {
   return arena_.take(name, {max_batch_}, DType::f64).first_rows(batch);
 }
 
-/// New memory. Tensor cores want rows to begin at multiples of 16 bytes; the products of a network with rows of an odd
-/// length are several times slower without.
+/// New memory, with padded rows.
 View Network::aligned_operand(std::int64_t rows, std::int64_t cols, DType type) {
   const std::int64_t stride = padded(cols);
   View view = arena_.take("operand/" + std::to_string(operands_.size()), {rows, stride}, type).columns(0, cols);
