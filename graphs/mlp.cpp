@@ -34,14 +34,16 @@ Description make(Settings& settings) {
     graph.nodes.push_back({.name = name, .shape = {widths[i]}, .energy = energy, .place = settings.place()});
   }
   for (std::size_t i = 1; i <= last; ++i) {
+    // First what needs no product, so that it can be there before the product is, which is then added to it.
+    if (residual && i > 1 && i < last && widths[i] == widths[i - 1]) {
+      graph.edges.push_back({.from = {graph.nodes[i - 1].name},
+                             .to = graph.nodes[i].name,
+                             .chain = {{&find_op("identity"), {}}},
+                             .place = settings.place()});
+    }
     graph.edges.push_back({.from = {graph.nodes[i - 1].name},
                            .to = graph.nodes[i].name,
                            .chain = layer(order, linear, activation, i == 1, i == last),
-                           .place = settings.place()});
-    if (!residual || i == 1 || i == last || widths[i] != widths[i - 1]) continue;
-    graph.edges.push_back({.from = {graph.nodes[i - 1].name},
-                           .to = graph.nodes[i].name,
-                           .chain = {{&find_op("identity"), {}}},
                            .place = settings.place()});
   }
   return graph;

@@ -131,9 +131,9 @@ struct SettleLayout {
     int start, delta;
   };
   struct EdgeAt {
-    // x at the start, the change of before(x) and its slope; z at the start; sums of parts of a product, in either
-    // direction; and operands of 16 bits, what is multiplied by W and by its transpose
-    int w, x, a, slope, z, dz, sums, forward, back;
+    // x at the start, the change of before(x) and its slope; z at the start, and what is sent back through it; and
+    // operands of 16 bits, what is multiplied by W and by its transpose
+    int w, x, a, slope, z, dz, forward, back;
   };
   std::array<NodeAt, SettleArgs::kMost> nodes = {};
   std::array<PredictionAt, SettleArgs::kMost> predictions = {};
@@ -143,8 +143,6 @@ struct SettleLayout {
 
 /// Bytes of a block's memory for what it must do.
 inline constexpr std::size_t kSettleDescription = 8192;
-/// Terms of a product that one thread adds up.
-inline constexpr int kSettleChunk = 32;
 /// Tensor cores take squares of so many entries, of a matrix whose rows are 16 bytes further apart than they are long:
 /// then those of a square lie in different memory banks.
 inline constexpr int kSettleTile = 16, kSettleGap = 8;

@@ -146,7 +146,6 @@ class Sample {
 
 SettleLayout settle_layout(const SettleArgs& args) {
   SettleLayout layout;
-  const auto parts = [](std::int64_t n) { return (n + kSettleChunk - 1) / kSettleChunk; };
   const auto take = [](std::int64_t& end, std::int64_t n) {
     const std::int64_t at = end;
     end += (n + 3) / 4 * 4;  // so that four entries can be read at once
@@ -169,9 +168,6 @@ SettleLayout settle_layout(const SettleArgs& args) {
     const std::int64_t in = args.nodes[e.source].x.cols(), out = args.width(args.predictions[e.prediction]);
     const std::int64_t mapped = e.before == Activation::identity ? 0 : in;
     const bool multiplies = !e.w.empty(), tensor = multiplies && tensor_cores;
-    const std::int64_t sums = !multiplies ? 0
-                              : tensor    ? settle_tiled(std::max(in, out))
-                                          : std::max(out * parts(in), in * parts(out));
     // Rows an odd number of entries apart: threads meet in no memory bank, along rows or along columns.
     const std::int64_t matrix = tensor ? settle_tiled(out) * operands(in) : out * (in | 1);
     layout.edges[i] = {.w = take(weights, multiplies ? matrix : 0),
@@ -180,7 +176,6 @@ SettleLayout settle_layout(const SettleArgs& args) {
                        .slope = take(state, mapped),
                        .z = take(state, e.after == Activation::identity ? 0 : out),
                        .dz = take(state, out),
-                       .sums = take(state, sums),
                        .forward = take(state, tensor ? operands(in) : 0),
                        .back = take(state, tensor ? operands(out) : 0)};
   }

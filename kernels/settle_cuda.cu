@@ -13,28 +13,30 @@ namespace {
 
 constexpr int kThreads = 512, kWarp = 32, kWarps = kThreads / kWarp;
 
-/// SettleArgs as device code reads it.
+/// SettleArgs as device code reads it: a prediction's edges stand beside each other, and each node has lists of the
+/// edges that leave it and of its predictions.
 struct Network {
   struct Node {
     const void* x;
     void *dx, *whole;
     std::int64_t x_ld, dx_ld, whole_ld;
     int n;
-    bool free;
+    int tasks;  // warps that its moves take; none where it is clamped
+    int edges_begin, edges_end, predictions_begin, predictions_end;
     SettleLayout::NodeAt at;
     cu::Narrow narrow, narrow_whole;
   };
   struct Prediction {
     const void* start;
     std::int64_t ld;
-    int node, n;
+    int node, n, tasks, edges_begin, edges_end;
     double precision;
     SettleLayout::PredictionAt at;
   };
   struct Edge {
     const void *w, *z;
     std::int64_t ld, z_ld;
-    int source, prediction, in, out;
+    int source, in, out;
     Activation before, after;
     double gain, leak;
     SettleLayout::EdgeAt at;
@@ -42,63 +44,78 @@ struct Network {
   Node nodes[SettleArgs::kMost];
   Prediction predictions[SettleArgs::kMost];
   Edge edges[SettleArgs::kMost];
+  int leaving[SettleArgs::kMost], of_node[SettleArgs::kMost];  // the nodes' lists
   int node_count, prediction_count, edge_count, steps, weights, state;
-  int predicted, moving;  // how often a warp must work to do all predictions, or all free nodes, of a sample
+  int predicting, moving;  // tasks in all
   std::int64_t rows;
   double rate, momentum;
   float up, down;  // what operands of 16 bits are multiplied by, and its inverse
   double* overflow;
 };
 
-__host__ __device__ constexpr int parts_of(int n, int size) { return (n + size - 1) / size; }
-
 Network network_of(const SettleArgs& args) {
   const SettleLayout layout = settle_layout(args);
+  const auto tasks = [](std::int64_t n) { return static_cast<int>((n + kWarp - 1) / kWarp); };
   Network net{};
-  for (int i = 0; i < args.nodes.count; ++i) {
-    const SettleNode& n = args.nodes[i];
-    net.nodes[i] = {.x = n.x.data,
-                    .dx = n.dx.data,
-                    .whole = n.whole.data,
-                    .x_ld = n.x.ld(),
-                    .dx_ld = n.dx.empty() ? 0 : n.dx.ld(),
-                    .whole_ld = n.whole.empty() ? 0 : n.whole.ld(),
-                    .n = static_cast<int>(n.x.cols()),
-                    .free = !n.dx.empty(),
-                    .at = layout.nodes[i],
-                    .narrow = cu::Narrow(n.narrow),
-                    .narrow_whole = cu::Narrow(n.narrow_whole)};
-  }
   for (int i = 0; i < args.predictions.count; ++i) {
     const SettlePrediction& p = args.predictions[i];
+    const int begin = net.edge_count;
+    for (int k = 0; k < args.edges.count; ++k) {
+      const SettleEdge& e = args.edges[k];
+      if (e.prediction != i) continue;
+      net.edges[net.edge_count++] = {.w = e.w.data,
+                                     .z = e.z.data,
+                                     .ld = e.w.empty() ? 0 : e.w.ld(),
+                                     .z_ld = e.z.empty() ? 0 : e.z.ld(),
+                                     .source = e.source,
+                                     .in = static_cast<int>(args.nodes[e.source].x.cols()),
+                                     .out = static_cast<int>(args.width(p)),
+                                     .before = e.before,
+                                     .after = e.after,
+                                     .gain = e.gain,
+                                     .leak = e.leak,
+                                     .at = layout.edges[k]};
+    }
     net.predictions[i] = {.start = p.start.data,
                           .ld = p.start.empty() ? 0 : p.start.ld(),
                           .node = p.node,
                           .n = static_cast<int>(args.width(p)),
+                          .tasks = tasks(args.width(p)),
+                          .edges_begin = begin,
+                          .edges_end = net.edge_count,
                           .precision = p.precision,
                           .at = layout.predictions[i]};
+    net.predicting += net.predictions[i].tasks;
   }
-  for (int i = 0; i < args.edges.count; ++i) {
-    const SettleEdge& e = args.edges[i];
-    net.edges[i] = {.w = e.w.data,
-                    .z = e.z.data,
-                    .ld = e.w.empty() ? 0 : e.w.ld(),
-                    .z_ld = e.z.empty() ? 0 : e.z.ld(),
-                    .source = e.source,
-                    .prediction = e.prediction,
-                    .in = static_cast<int>(args.nodes[e.source].x.cols()),
-                    .out = static_cast<int>(args.width(args.predictions[e.prediction])),
-                    .before = e.before,
-                    .after = e.after,
-                    .gain = e.gain,
-                    .leak = e.leak,
-                    .at = layout.edges[i]};
+  int leaving = 0, of_node = 0;
+  for (int i = 0; i < args.nodes.count; ++i) {
+    const SettleNode& n = args.nodes[i];
+    Network::Node& node = net.nodes[i];
+    node = {.x = n.x.data,
+            .dx = n.dx.data,
+            .whole = n.whole.data,
+            .x_ld = n.x.ld(),
+            .dx_ld = n.dx.empty() ? 0 : n.dx.ld(),
+            .whole_ld = n.whole.empty() ? 0 : n.whole.ld(),
+            .n = static_cast<int>(n.x.cols()),
+            .tasks = n.dx.empty() ? 0 : tasks(n.x.cols()),
+            .edges_begin = leaving,
+            .predictions_begin = of_node,
+            .at = layout.nodes[i],
+            .narrow = cu::Narrow(n.narrow),
+            .narrow_whole = cu::Narrow(n.narrow_whole)};
+    for (int e = 0; e < net.edge_count; ++e) {
+      if (net.edges[e].source == i) net.leaving[leaving++] = e;
+    }
+    for (int p = 0; p < args.predictions.count; ++p) {
+      if (args.predictions[p].node == i) net.of_node[of_node++] = p;
+    }
+    node.edges_end = leaving;
+    node.predictions_end = of_node;
+    net.moving += node.tasks;
   }
-  for (int i = 0; i < args.nodes.count; ++i) net.moving += net.nodes[i].free ? parts_of(net.nodes[i].n, kWarp) : 0;
-  for (int i = 0; i < args.predictions.count; ++i) net.predicted += parts_of(net.predictions[i].n, kWarp);
   net.node_count = args.nodes.count;
   net.prediction_count = args.predictions.count;
-  net.edge_count = args.edges.count;
   net.steps = args.steps;
   net.weights = layout.weights;
   net.state = layout.state;
@@ -111,8 +128,7 @@ Network network_of(const SettleArgs& args) {
   return net;
 }
 
-// --- memory to shared memory, without waiting for each entry before the next is asked for ---
-
+/// Memory to shared memory, without waiting for one before the next is asked for.
 template <class T>
 __device__ void fetch(T* to, const T* from) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
@@ -120,10 +136,8 @@ __device__ void fetch(T* to, const T* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(sizeof(T)));
 }
 __device__ void wait_for_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
-// --- a product of a square of 16-bit weights and the operands of eight samples, on tensor cores ---
-
-/// The square, or its transpose, as the instruction wants it: each lane brings the address of 8 entries of one row.
+/// A square of 16 x 16, or its transpose, as a factor of multiply_add: each lane brings the address of 8 entries of a
+/// row.
 template <bool transposed, class Operand>
 __device__ void load_square(unsigned (&a)[4], const Operand* row) {
   const auto at = static_cast<unsigned>(__cvta_generic_to_shared(row));
@@ -138,16 +152,15 @@ __device__ void load_square(unsigned (&a)[4], const Operand* row) {
   }
 }
 
+/// sum [16, 8] += a [16, 16] b [16, 8], in the parts that each lane of a warp holds (PTX: mma.m16n8k16).
 __device__ void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __half) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 __device__ void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -197,20 +210,16 @@ class Block {
     }
     wait_for_fetched();
     __syncthreads();
-    each_moving([this](int node, int j, T* state) { map_source(node, j, state); });
+    each_task(net_.nodes, net_.moving, [this](const Network::Node& node, int j) {
+      for (int s = 0; s < kSamples && j < node.n; ++s) map_source(node, j, state_ + s * net_.state);
+    });
     __syncthreads();
   }
 
   __device__ void step() {
-    multiply<false>();
+    each_task(net_.predictions, net_.predicting, [this](const Network::Prediction& p, int j) { compare(p, j); });
     __syncthreads();
-    each_of(
-        net_.prediction_count, net_.predicted, [this](int p) { return net_.predictions[p].n; },
-        [this](int p, int j, T* state) { compare(p, j, state); });
-    __syncthreads();
-    multiply<true>();
-    __syncthreads();
-    each_moving([this](int node, int j, T* state) { move(node, j, state); });
+    each_task(net_.nodes, net_.moving, [this](const Network::Node& node, int j) { move(node, j); });
     __syncthreads();
   }
 
@@ -219,7 +228,7 @@ class Block {
       if (first_ + s >= net_.rows) return;
       for (int n = 0; n < net_.node_count; ++n) {
         const Network::Node& node = net_.nodes[n];
-        if (!node.free) continue;
+        if (node.tasks == 0) continue;
         const std::int64_t row = first_ + s;
         for (int i = threadIdx.x; i < node.n; i += kThreads) {
           const T dx = state_[s * net_.state + node.at.dx + i];
@@ -245,48 +254,38 @@ class Block {
     auto* to = reinterpret_cast<Operand*>(weights_ + edge.at.w);
     const int stride = row_stride(edge);
     if constexpr (!kTensor) {
-      for (int i = threadIdx.x; i < edge.out * edge.in; i += kThreads) {
-        const int row = i / edge.in, col = i % edge.in;
-        fetch(&to[row * stride + col], &from[row * edge.ld + col]);
+      for (int row = warp_; row < edge.out; row += kWarps) {
+        for (int col = lane_; col < edge.in; col += kWarp) fetch(&to[row * stride + col], &from[row * edge.ld + col]);
       }
     } else {
       using Eight = cu::Pack<Operand, 8>;
-      const int runs = settle_tiled(edge.in) / 8;
       const bool packed = edge.ld % 8 == 0 && reinterpret_cast<std::uintptr_t>(from) % sizeof(Eight) == 0;
-      for (int i = threadIdx.x; i < settle_tiled(edge.out) * runs; i += kThreads) {
-        const int row = i / runs, col = i % runs * 8;
-        auto* run = reinterpret_cast<Eight*>(to + row * stride + col);
-        if (packed && row < edge.out && col + 8 <= edge.in) {
-          fetch(run, reinterpret_cast<const Eight*>(from + row * edge.ld + col));
-          continue;
-        }
-        for (int k = 0; k < 8; ++k) {
-          const bool inside = row < edge.out && col + k < edge.in;
-          run->items[k] = inside ? from[row * edge.ld + col + k] : Operand(0.0F);
+      for (int row = warp_; row < settle_tiled(edge.out); row += kWarps) {
+        for (int col = lane_ * 8; col < settle_tiled(edge.in); col += kWarp * 8) {
+          auto* run = reinterpret_cast<Eight*>(to + row * stride + col);
+          if (packed && row < edge.out && col + 8 <= edge.in) {
+            fetch(run, reinterpret_cast<const Eight*>(from + row * edge.ld + col));
+            continue;
+          }
+          for (int k = 0; k < 8; ++k) {
+            const bool inside = row < edge.out && col + k < edge.in;
+            run->items[k] = inside ? from[row * edge.ld + col + k] : Operand(0.0F);
+          }
         }
       }
     }
   }
 
-  /// body(place in a list, entry, state of a sample) for all entries of all things in the list, of all samples. A warp
-  /// does 32 of one thing at a time, `chunks` for each sample.
-  template <class Width, class Body>
-  __device__ void each_of(int count, int chunks, Width width, Body body) {
-    for (int c = warp_; c < kSamples * chunks; c += kWarps) {
-      int place = 0, chunk = c % chunks;
-      for (; place < count; ++place) {
-        const int here = parts_of(width(place), kWarp);
-        if (chunk < here) break;
-        chunk -= here;
-      }
-      const int entry = chunk * kWarp + lane_;
-      if (entry < width(place)) body(place, entry, state_ + c / chunks * net_.state);
+  /// body(thing, entry) for all entries of all things in a list; a warp does 32 neighbours together, the last of which
+  /// may lie outside. Threads of a warp stay side by side, so that they can multiply together.
+  template <class Thing, class Body>
+  __device__ void each_task(const Thing* things, int tasks, Body body) {
+    for (int task = warp_; task < tasks; task += kWarps) {
+      const Thing* thing = things;
+      int part = task;
+      for (; part >= thing->tasks; ++thing) part -= thing->tasks;
+      body(*thing, part * kWarp + lane_);
     }
-  }
-  template <class Body>
-  __device__ void each_moving(Body body) {
-    each_of(
-        net_.node_count, net_.moving, [this](int n) { return net_.nodes[n].free ? net_.nodes[n].n : 0; }, body);
   }
 
   /// Stores an operand of 16 bits.
@@ -301,11 +300,10 @@ class Block {
   }
 
   /// The change of before(x) and its slope, for the edges that read an entry.
-  __device__ void map_source(int node, int j, T* state) const {
-    const T dx = state[net_.nodes[node].at.dx + j];
-    for (int e = 0; e < net_.edge_count; ++e) {
-      const Network::Edge& edge = net_.edges[e];
-      if (edge.source != node) continue;
+  __device__ void map_source(const Network::Node& node, int j, T* state) const {
+    const T dx = state[node.at.dx + j];
+    for (int i = node.edges_begin; i < node.edges_end; ++i) {
+      const Network::Edge& edge = net_.edges[net_.leaving[i]];
       T value = dx;
       if (edge.before != Activation::identity) {
         const auto f = scalar::change(edge.before, state[edge.at.x + j], dx, T(edge.leak));
@@ -316,129 +314,146 @@ class Block {
     }
   }
 
-  /// The products of all edges with their weights, or back with the transposes, in "sums".
+  /// One output of an edge's product with its weights, or back with the transpose, for each sample; for all threads of
+  /// a warp at once. Outside there is no sense in it.
   template <bool back>
-  __device__ void multiply() {
-    int task = warp_;
-    for (int e = 0; e < net_.edge_count; ++e) {
-      const Network::Edge& edge = net_.edges[e];
-      if (edge.w == nullptr) continue;
-      const int outputs = back ? edge.in : edge.out, length = back ? edge.out : edge.in;
-      const int groups = kTensor ? parts_of(outputs, kSettleTile) : parts_of(outputs, kWarp);
-      const int tasks = kTensor ? groups : groups * parts_of(length, kSettleChunk);
-      for (; task < tasks; task += kWarps) {
-        if constexpr (kTensor) {
-          multiply_tile<back>(edge, task * kSettleTile, parts_of(length, kSettleTile));
-        } else {
-          multiply_chunk<back>(edge, task % groups * kWarp + lane_, outputs, task / groups, length);
-        }
-      }
-      task -= tasks;
+  __device__ void multiply(const Network::Edge& edge, int output, T (&result)[kSamples]) const {
+    if constexpr (kTensor) {
+      multiply_squares<back>(edge, output - lane_, result);
+    } else {
+      multiply_terms<back>(edge, output, result);
     }
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) result[s] *= T(edge.gain);
   }
 
-  /// The sum of up to kSettleChunk terms of one output, of each sample.
   template <bool back>
-  __device__ void multiply_chunk(const Network::Edge& edge, int output, int outputs, int part, int length) {
-    if (output >= outputs) return;
+  __device__ void multiply_terms(const Network::Edge& edge, int output, T (&sum)[kSamples]) const {
+    const int outputs = back ? edge.in : edge.out, length = back ? edge.out : edge.in;
     const int stride = row_stride(edge), along = back ? stride : 1;
-    const int begin = part * kSettleChunk, end = min(begin + kSettleChunk, length);
     const int source = edge.before == Activation::identity ? net_.nodes[edge.source].at.dx : edge.at.a;
-    const T *w = weights_ + edge.at.w + output * (back ? 1 : stride), *term = state_ + (back ? edge.at.dz : source);
-    T sum[kSamples] = {};
-    const auto add = [&](int k) {
+    const T* w = weights_ + edge.at.w + min(output, outputs - 1) * (back ? 1 : stride);
+    const T* term = state_ + (back ? edge.at.dz : source);
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) sum[s] = 0;
+#pragma unroll 16
+    for (int k = 0; k < length; ++k) {
       const T factor = w[k * along];
 #pragma unroll
       for (int s = 0; s < kSamples; ++s) sum[s] = fma(factor, term[s * net_.state + k], sum[s]);
-    };
-    if (end - begin == kSettleChunk) {  // unrolled, so that loads need not wait for each other
-#pragma unroll
-      for (int k = 0; k < kSettleChunk; ++k) add(begin + k);
-    } else {
-      for (int k = begin; k < end; ++k) add(k);
     }
-#pragma unroll
-    for (int s = 0; s < kSamples; ++s) state_[s * net_.state + edge.at.sums + part * outputs + output] = sum[s];
   }
 
-  /// Kept apart so that the other path needs no operands: 16 outputs from `first` on, of eight samples at once.
+  /// Two squares of 16 outputs, from `first` on, of eight samples at once; kSamples of them are wanted.
   template <bool back>
-  __device__ void multiply_tile(const Network::Edge& edge, int first, int squares) {
+  __device__ void multiply_squares(const Network::Edge& edge, int first, T (&result)[kSamples]) const {
+    const int outputs = settle_tiled(back ? edge.in : edge.out);
+    const int squares = settle_tiled(back ? edge.out : edge.in) / kSettleTile;
     const int stride = row_stride(edge), step = back ? kSettleTile * stride : kSettleTile;
     const auto* w = reinterpret_cast<const Operand*>(weights_ + edge.at.w);
-    const Operand* row = back ? w + (lane_ / 16 * 8 + lane_ % 8) * stride + first + lane_ / 8 % 2 * 8
-                              : w + (first + lane_ % 16) * stride + lane_ / 16 * 8;
     const int sample = min(lane_ / 4, kSamples - 1);
     const auto* terms =
         reinterpret_cast<const unsigned*>(state_ + sample * net_.state + (back ? edge.at.back : edge.at.forward)) +
         lane_ % 4;
-    float even[4] = {}, odd[4] = {};
-    unsigned a[4], b[4];
-    for (int k = 0; k < squares; k += 2) {
-      load_square<back>(a, row + k * step);
-      multiply_add(even, a, terms[k * 8], terms[k * 8 + 4], Operand{});
-      if (k + 1 == squares) break;
-      load_square<back>(b, row + (k + 1) * step);
-      multiply_add(odd, b, terms[k * 8 + 8], terms[k * 8 + 12], Operand{});
-    }
+    __syncwarp();
+    float sums[2][2][4] = {};  // of either square, of even and odd places: so that one need not wait for the other
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int s = lane_ % 4 * 2 + i % 2, output = first + lane_ / 4 + i / 2 * 8;
-      if (s < kSamples) state_[s * net_.state + edge.at.sums + output] = even[i] + odd[i];
+    for (int half = 0; half < 2; ++half) {
+      const int begin = first + half * kSettleTile;
+      if (begin >= outputs) break;
+      const Operand* row = back ? w + (lane_ / 16 * 8 + lane_ % 8) * stride + begin + lane_ / 8 % 2 * 8
+                                : w + (begin + lane_ % 16) * stride + lane_ / 16 * 8;
+#pragma unroll 2
+      for (int k = 0; k < squares; k += 2) {
+        unsigned a[4], b[4];
+        load_square<back>(a, row + k * step);
+        multiply_add(sums[half][0], a, terms[k * 8], terms[k * 8 + 4], Operand{});
+        if (k + 1 == squares) break;
+        load_square<back>(b, row + (k + 1) * step);
+        multiply_add(sums[half][1], b, terms[k * 8 + 8], terms[k * 8 + 12], Operand{});
+      }
+    }
+    // Thread 4 r + s / 2 has rows r and r + 8 of sample s. What a thread wants is its own row of each sample.
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      float mine = 0;
+#pragma unroll
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        const int half = quarter / 2, i = quarter % 2 * 2 + s % 2;
+        const float sum = __shfl_sync(~0U, sums[half][0][i] + sums[half][1][i], lane_ % 8 * 4 + s / 2);
+        if (lane_ / 8 == quarter) mine = sum;
+      }
+      result[s] = net_.down * mine;
     }
   }
 
-  /// One entry of what an edge's product gives.
-  __device__ T product(const Network::Edge& edge, const T* state, int entry, int outputs, int length) const {
-    if constexpr (kTensor) return T(edge.gain) * net_.down * state[edge.at.sums + entry];
-    T sum = 0;
-    for (int part = 0; part < parts_of(length, kSettleChunk); ++part) {
-      sum += state[edge.at.sums + part * outputs + entry];
+  __device__ void compare(const Network::Prediction& p, int j) const {
+    const bool inside = j < p.n;
+    T error[kSamples], dz[kSamples];
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      const T* state = state_ + s * net_.state;
+      error[s] = inside ? state[p.at.start + j] + state[net_.nodes[p.node].at.dx + j] : T(0);
     }
-    return T(edge.gain) * sum;
+    for (int e = p.edges_begin; e < p.edges_end; ++e) {
+      const Network::Edge& edge = net_.edges[e];
+      if (edge.w != nullptr) multiply<false>(edge, j, dz);
+      if (!inside) continue;
+#pragma unroll
+      for (int s = 0; s < kSamples; ++s) {
+        T* state = state_ + s * net_.state;
+        if (edge.w == nullptr) dz[s] = state[net_.nodes[edge.source].at.dx + j];
+        scalar::ValueSlope<T> f{dz[s], T(1)};
+        if (edge.after != Activation::identity) {
+          f = scalar::change(edge.after, state[edge.at.z + j], dz[s], T(edge.leak));
+        }
+        error[s] -= f.value;
+        state[edge.at.dz + j] = f.slope;  // for now
+      }
+    }
+    if (!inside) return;
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      T* state = state_ + s * net_.state;
+      const T delta = T(p.precision) * error[s];
+      state[p.at.delta + j] = delta;
+      for (int e = p.edges_begin; e < p.edges_end; ++e) {
+        const Network::Edge& edge = net_.edges[e];
+        const T sent = state[edge.at.dz + j] *= delta;
+        if (edge.w != nullptr) narrow(state + edge.at.back, j, sent);
+      }
+    }
   }
 
-  __device__ void compare(int p, int j, T* state) const {
-    const Network::Prediction& prediction = net_.predictions[p];
-    T error = state[prediction.at.start + j] + state[net_.nodes[prediction.node].at.dx + j];
-    for (int e = 0; e < net_.edge_count; ++e) {
-      const Network::Edge& edge = net_.edges[e];
-      if (edge.prediction != p) continue;
-      const T dz =
-          edge.w == nullptr ? state[net_.nodes[edge.source].at.dx + j] : product(edge, state, j, edge.out, edge.in);
-      const bool bent = edge.after != Activation::identity;
-      const auto f =
-          bent ? scalar::change(edge.after, state[edge.at.z + j], dz, T(edge.leak)) : scalar::ValueSlope<T>{dz, T(1)};
-      error -= f.value;
-      state[edge.at.dz + j] = f.slope;  // for now
+  __device__ void move(const Network::Node& node, int j) const {
+    const bool inside = j < node.n;
+    T gradient[kSamples] = {}, back[kSamples];
+    for (int i = node.predictions_begin; i < node.predictions_end && inside; ++i) {
+      const int delta = net_.predictions[net_.of_node[i]].at.delta + j;
+#pragma unroll
+      for (int s = 0; s < kSamples; ++s) gradient[s] += state_[s * net_.state + delta];
     }
-    const T delta = T(prediction.precision) * error;
-    state[prediction.at.delta + j] = delta;
-    for (int e = 0; e < net_.edge_count; ++e) {
-      const Network::Edge& edge = net_.edges[e];
-      if (edge.prediction != p) continue;
-      const T sent = state[edge.at.dz + j] *= delta;
-      if (edge.w != nullptr) narrow(state + edge.at.back, j, sent);
+    for (int i = node.edges_begin; i < node.edges_end; ++i) {
+      const Network::Edge& edge = net_.edges[net_.leaving[i]];
+      if (edge.w != nullptr) multiply<true>(edge, j, back);
+      if (!inside) continue;
+#pragma unroll
+      for (int s = 0; s < kSamples; ++s) {
+        const T* state = state_ + s * net_.state;
+        if (edge.w == nullptr) back[s] = state[edge.at.dz + j];
+        if (edge.before != Activation::identity) back[s] *= state[edge.at.slope + j];
+        gradient[s] -= back[s];
+      }
     }
-  }
-
-  __device__ void move(int n, int j, T* state) const {
-    const Network::Node& node = net_.nodes[n];
-    T gradient = 0;
-    for (int p = 0; p < net_.prediction_count; ++p) {
-      if (net_.predictions[p].node == n) gradient += state[net_.predictions[p].at.delta + j];
+    if (!inside) return;
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      T* state = state_ + s * net_.state;
+      T& velocity = state[node.at.velocity + j];
+      velocity = T(net_.momentum) * velocity + gradient[s];
+      state[node.at.dx + j] -= T(net_.rate) * velocity;
+      map_source(node, j, state);
     }
-    for (int e = 0; e < net_.edge_count; ++e) {
-      const Network::Edge& edge = net_.edges[e];
-      if (edge.source != n) continue;
-      T back = edge.w == nullptr ? state[edge.at.dz + j] : product(edge, state, j, edge.in, edge.out);
-      if (edge.before != Activation::identity) back *= state[edge.at.slope + j];
-      gradient -= back;
-    }
-    T& velocity = state[node.at.velocity + j];
-    velocity = T(net_.momentum) * velocity + gradient;
-    state[node.at.dx + j] -= T(net_.rate) * velocity;
-    map_source(n, j, state);
   }
 
   const Network& net_;
@@ -452,9 +467,13 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const __grid_constant_
   extern __shared__ float4 memory[];
   // Read again and again, by threads that want different parts of it: more than the cache for arguments holds.
   __shared__ Network here;
-  static_assert(sizeof(Network) <= kSettleDescription && sizeof(Network) % sizeof(int) == 0);
-  for (int i = threadIdx.x; i < static_cast<int>(sizeof(Network) / sizeof(int)); i += kThreads) {
-    reinterpret_cast<int*>(&here)[i] = reinterpret_cast<const int*>(&net)[i];
+  static_assert(sizeof(Network) <= kSettleDescription && sizeof(Network) % sizeof(double) == 0);
+  constexpr int kWords = sizeof(Network) / sizeof(double);
+#pragma unroll 4
+  for (int i = threadIdx.x / kWarp; i < kWords;
+       i += kWarps) {  // a warp reads one argument at a time, or waits 32 times
+    const double word = reinterpret_cast<const double*>(&net)[i];
+    if (threadIdx.x % kWarp == 0) reinterpret_cast<double*>(&here)[i] = word;
   }
   __syncthreads();
   Block<T, Operand, kSamples> block(here, reinterpret_cast<T*>(memory));

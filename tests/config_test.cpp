@@ -238,13 +238,13 @@ TEST_CASE("mlp: with residual, hidden nodes pass themselves on to the next one o
   CHECK(edges("[784, 8, 8, 8, 10]", "") == plain);
   CHECK(edges("[784, 8, 8, 8, 10]", ", residual: false") == plain);
   CHECK(edges("[784, 8, 8, 8, 10]", ", residual: true") ==
-        "image>hidden1:lt hidden1>hidden2:lt hidden1>hidden2:i hidden2>hidden3:lt hidden2>hidden3:i hidden3>label:l ");
+        "image>hidden1:lt hidden1>hidden2:i hidden1>hidden2:lt hidden2>hidden3:i hidden2>hidden3:lt hidden3>label:l ");
   CHECK(edges("[784, 8, 8, 6, 10]", ", residual: true") ==
-        "image>hidden1:lt hidden1>hidden2:lt hidden1>hidden2:i hidden2>hidden3:lt hidden3>label:l ");
+        "image>hidden1:lt hidden1>hidden2:i hidden1>hidden2:lt hidden2>hidden3:lt hidden3>label:l ");
   // neither the first layer nor the last, whatever their widths
   CHECK(edges("[784, 784, 10, 10]", ", residual: true") == "image>hidden1:lt hidden1>hidden2:lt hidden2>label:l ");
   CHECK(edges("[784, 8, 8, 10]", ", residual: true, order: before") ==
-        "image>hidden1:l hidden1>hidden2:tl hidden1>hidden2:i hidden2>label:tl ");
+        "image>hidden1:l hidden1>hidden2:i hidden1>hidden2:tl hidden2>label:tl ");
 }
 
 TEST_CASE("relax: what a schedule does not heed is refused, at its place; a default does no harm") {
