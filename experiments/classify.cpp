@@ -407,7 +407,7 @@ std::string Classifier::signature() {
 }
 
 std::vector<std::string> Classifier::kept_buffers() const {
-  std::vector<std::string> kept = {"w/", "m/", "v/", "velocity/", "clock/", "metric/", "precision/"};
+  std::vector<std::string> kept = {"w/", "m/", "v/", "velocity/", "clock/", "metric/", "precision/", "running/"};
   if (config_.relax.relax.init.kind == ValueInit::Kind::previous) kept.emplace_back("x/");
   return kept;
 }

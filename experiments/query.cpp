@@ -170,6 +170,10 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
   for (ParamId p = 0; p < trained.graph().param_count(); ++p) {
     network_->arena().write(network_->weight(p), trained.arena().read(trained.weight(p)));
   }
+  for (const auto& [name, view] : trained.arena().views()) {
+    if (!name.starts_with("running/")) continue;
+    network_->arena().write(network_->arena().take(name, view.shape, view.dtype), trained.arena().read(view));
+  }
   const Names names = task_names(config);
   image_ = network_->graph().find(names[0]);
   if (!config.examples) label_ = network_->graph().find(names[1]);

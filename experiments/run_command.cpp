@@ -141,7 +141,7 @@ class Run {
     }
     folder_.add_metrics(line);
     if (best) {
-      const std::vector<std::string> weights = {"w/"};
+      const std::vector<std::string> weights = {"w/", "running/"};  // what evaluation needs
       save_checkpoint(folder_.best(), task_.network(), weights, at_, to_yaml(config_.tree));
     }
     save();

@@ -79,7 +79,7 @@ extern const Network resnet18{
     .keys =
         "activation: relu\n"
         "width: 64                   # channels of the first stage; each later one has twice as many\n"
-        "norm: none                  # none | layer_norm | rms_norm, over the channels, after each convolution\n"
+        "norm: none                  # none | layer_norm | rms_norm | batch_norm, after each convolution\n"
         "inner: true                 # a value node inside each block too; false: one for each "
         "block\n" PC_IMAGE_NET_KEYS,
     .make = make};

@@ -9,6 +9,7 @@
 #include "kernels/arithmetic.h"
 #include "kernels/arrival.h"
 #include "kernels/attention.h"
+#include "kernels/batch_norm.h"
 #include "kernels/batched_gemm.h"
 #include "kernels/change.h"
 #include "kernels/conv.h"
@@ -94,6 +95,7 @@ class Maker {
       pools();
       pool_changes();
       norms();
+      batch_norms();
       transposes();
     }
     wide_ = false;
@@ -752,13 +754,14 @@ class Maker {
   }
 
   void randoms() {
-    for (const Distribution distribution : {Distribution::uniform, Distribution::normal}) {
+    for (const auto& [distribution, name] :
+         {std::pair{Distribution::uniform, "uniform"}, std::pair{Distribution::normal, "normal"},
+          std::pair{Distribution::keep, "keep"}}) {
       for (const Write write : kWrites) {
-        const std::string variant =
-            std::string(distribution == Distribution::normal ? "normal, " : "uniform, ") + name_of_write(write);
+        const std::string variant = std::string(name) + ", " + name_of_write(write);
         RandomArgs args{.out = {},
                         .distribution = distribution,
-                        .a = -0.3,
+                        .a = distribution == Distribution::keep ? 0.3 : -0.3,
                         .b = 1.7,
                         .seed = 0x123456789ABCDEF0U,
                         .purpose = Purpose::test,
@@ -1111,6 +1114,54 @@ class Maker {
     }
   }
 
+  /// Rows of three places.
+  void batch_norms() {
+    const CaseView places = matrix(rows_, 3 * cols_), row = column_row(), variance = column_row(Content::positive);
+    const auto shape = [](const Views& in, bool given) {
+      BatchNormShape s{.channels = in[1].count(), .epsilon = 0.01};
+      if (given) s.mean = in[2], s.variance = in[3];
+      return s;
+    };
+    for (const bool given : {false, true}) {
+      for (const Write write : kWrites) {
+        for (const bool affine : {false, true}) {
+          const std::string variant =
+              std::string(given ? "given, " : "own, ") + (affine ? "affine, " : "") + name_of_write(write);
+          CaseView out = places;
+          out.content = before(write);
+          add("batch_norm", variant, {places, row, row, variance, row}, {out},
+              [=](const Exec& exec, const Views& in, const Views& o) {
+                batch_norm(exec, {.x = in[0],
+                                  .gain = affine ? in[1] : View{},
+                                  .bias = affine ? in[4] : View{},
+                                  .y = o[0],
+                                  .shape = shape(in, given),
+                                  .write = write});
+              });
+          add("batch_norm_pullback", variant, {places, row, row, variance, places}, {out},
+              [=](const Exec& exec, const Views& in, const Views& o) {
+                batch_norm_pullback(exec, {.x = in[0],
+                                           .gain = affine ? in[1] : View{},
+                                           .dy = in[4],
+                                           .dx = o[0],
+                                           .shape = shape(in, given),
+                                           .write = write});
+              });
+        }
+        CaseView gain = row;
+        gain.content = before(write);
+        add("batch_norm_gain", std::string(given ? "given, " : "own, ") + name_of_write(write),
+            {places, row, row, variance, places}, {gain}, [=](const Exec& exec, const Views& in, const Views& o) {
+              batch_norm_gain(exec,
+                              {.x = in[0], .dy = in[4], .dgain = o[0], .shape = shape(in, given), .write = write});
+            });
+      }
+    }
+    add("batch_moments", "", {places}, {row, variance}, [](const Exec& exec, const Views& in, const Views& o) {
+      batch_moments(exec, {.x = in[0], .mean = o[0], .variance = o[1], .channels = o[0].count(), .part = 0.25});
+    });
+  }
+
   void transposes() {
     for (const Write write : kWrites) {
       add("transpose_each", name_of_write(write), {matrix(rows_, 3 * cols_)}, {matrix(rows_, 3 * cols_, before(write))},
@@ -1319,6 +1370,7 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(67, 401, "sum");  // more than one block's part on a GPU
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
+  add(2500, 7, "batch_norm_pullback");
   add(1100, 1001, "fill");  // more entries than a GPU's threads
   return list;
 }
@@ -1371,7 +1423,7 @@ std::span<const std::string_view> all_kernel_names() {
       nudge_strength.name, lerp.name, scale_by.name, first_arrival.name, rk_stage.name, rk_error.name,
       step_control.name, choose.name, batched_gemm.name, transpose.name, permute.name, sparse_product.name,
       sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
-      norm_pullback.name, norm_gain.name, transpose_each.name,
+      norm_pullback.name, norm_gain.name, batch_norm.name, batch_norm_pullback.name, batch_norm_gain.name, batch_moments.name, transpose_each.name,
       laplace_error.name, categorical_error.name, embed.name, embed_grad.name, attention.name, attention_pullback.name,
       rearrange.name, rotate.name, learn_precision.name};
   // clang-format on

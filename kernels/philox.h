@@ -22,7 +22,8 @@ enum class Purpose : std::uint32_t {
   corruption = 10,  // of what a query shows to a network
   text = 12,
   topology = 16,
-  augment = 17
+  augment = 17,
+  dropout = 18
 };
 
 namespace philox {

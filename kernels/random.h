@@ -9,7 +9,8 @@ namespace pc::kernels {
 
 enum class Distribution : std::uint8_t {
   uniform,  // in (a, b)
-  normal    // mean a, standard deviation b
+  normal,   // mean a, standard deviation b
+  keep      // b with probability a, else 0
 };
 
 /// out (=|+=) random, where `mask` (one entry per column or per entry; empty: everywhere) is not zero. The draw number
@@ -52,6 +53,7 @@ inline constexpr Kernel<RandomArgs> random{"random", random_cpu, PC_CUDA(random_
 /// The number for one entry; `draw` already includes the step.
 PC_HD double random_entry(Distribution distribution, double a, double b, std::uint64_t bits) {
   const double u = philox::uniform(bits);
+  if (distribution == Distribution::keep) return u < a ? b : 0;
   return distribution == Distribution::uniform ? philox::madd(b - a, u, a) : philox::madd(b, philox::normal(u), a);
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/arithmetic.h"
 #include "pc/levels.h"
 #include "pc/operands.h"
+#include "pc/states.h"
 
 namespace pc {
 namespace {
@@ -40,6 +41,7 @@ class ReverseMode {
     const std::vector<NodeId> order = topological_order(graph_).value();
     program_.part("load");
     if (spec_.load) spec_.load(exec_, spec_.batch);
+    draw_states(exec_, network_, spec_);
     for (const NodeId v : order) forward(v);
     program_.part("metrics");
     if (spec_.measure_start) spec_.measure_start(exec_, spec_.batch);
@@ -75,8 +77,12 @@ class ReverseMode {
         const Link& link = chain[static_cast<std::size_t>(i)];
         const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
         const auto weights = operands_.weights(e, i);
-        link.op->predict({exec_, inputs, weights, link.attrs, network_.sparse(e, i)},
+        const auto state = given_state(network_, spec_, e, i);
+        link.op->predict({exec_, inputs, weights, link.attrs, network_.sparse(e, i), false, state},
                          last ? out : network_.link_buffer("z", e, i, spec_.batch), last ? write : Write::set);
+        if (!observes(spec_, link)) continue;
+        const auto kept = network_.link_state(e, i, spec_.batch);
+        link.op->observe({.exec = exec_, .x = inputs, .w = {}, .attrs = link.attrs, .state = kept});
       }
       write = Write::add;
     }
@@ -126,7 +132,8 @@ class ReverseMode {
       const Link& link = edge.chain[static_cast<std::size_t>(i)];
       const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
       const auto weights = operands_.weights(e, i);
-      const OpCall call{exec_, inputs, weights, link.attrs, network_.sparse(e, i)};
+      const auto state = given_state(network_, spec_, e, i);
+      const OpCall call{exec_, inputs, weights, link.attrs, network_.sparse(e, i), false, state};
       if (link.op->prepare != nullptr && prepared_.insert(link.params[0]).second) link.op->prepare(call);
       for (std::size_t k = 0; k < link.params.size(); ++k) {
         const Write write = written_.insert(link.params[k]).second ? Write::set : Write::add;

@@ -296,6 +296,22 @@ std::vector<View> Network::link_inputs(EdgeId edge, int link, std::int64_t batch
   return inputs;
 }
 
+std::vector<View> Network::link_state(EdgeId edge, int link, std::int64_t batch) {
+  const Edge& e = graph_.edge(edge);
+  const Link& l = e.chain[static_cast<std::size_t>(link)];
+  if (l.op->state == nullptr) return {};
+  std::vector<View> state;
+  for (const StateSpec& spec : l.op->state(l.out)) {
+    const std::string name = std::string(spec.each_sample ? "drawn/" : "running/") + e.name + "/" +
+                             std::to_string(link) + "/" + std::string(spec.name);
+    const bool made = arena_.has(name);
+    const View view = arena_.take(name, spec.each_sample ? spec.shape.batched(max_batch_) : spec.shape, dtype_);
+    if (!made) arena_.write(view, std::vector<double>(static_cast<std::size_t>(view.count()), spec.start));
+    state.push_back(spec.each_sample ? view.first_rows(batch) : view);
+  }
+  return state;
+}
+
 std::vector<View> Network::link_weights(EdgeId edge, int link) const {
   std::vector<View> weights;
   for (const ParamId id : graph_.edge(edge).chain[static_cast<std::size_t>(link)].params) weights.push_back(weight(id));

@@ -86,6 +86,8 @@ class Network {
   /// is not one.
   [[nodiscard]] const SparseViews* sparse(ParamId weight) const;
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link) const;
+  /// The state of a link whose operator has one: buffers "drawn/..." of those for each sample, "running/..." else.
+  [[nodiscard]] std::vector<View> link_state(EdgeId edge, int link, std::int64_t batch);
 
  private:
   View aligned_operand(std::int64_t rows, std::int64_t cols, DType type);

@@ -62,6 +62,21 @@ struct SparseViews {
   View source_room, target_room;           // [in or more, batch or more] and [out or more, batch or more]
 };
 
+/// What a network keeps for one use of an operator that is no parameter.
+struct StateSpec {
+  std::string_view name;
+  Shape shape;
+  bool each_sample = false;  // one for each sample of a batch; else one for all, which goes from batch to batch
+  double start = 0;          // what is in it first
+};
+
+/// The random numbers that a state is drawn from, one draw a batch.
+struct StateDraw {
+  std::uint64_t seed = 0;
+  std::uint32_t stream = 0;
+  View number;  // of the draw; a float64 scalar
+};
+
 /// One use of an operator on data: mu = op(x...; w...). Views of values are [batch, shape...].
 struct OpCall {
   Exec exec;
@@ -70,6 +85,7 @@ struct OpCall {
   const Attrs& attrs;
   const SparseViews* sparse = nullptr;  // of a sparse operator
   bool changes = false;                 // x are changes of values: what does not depend on x is left out
+  std::span<const View> state = {};     // of an operator that has one, in the plans that Op::state_serves
 };
 
 /// Settings and shapes that the test sweeps run an operator with; at least one is odd-sized.
@@ -85,11 +101,12 @@ struct Op {
   std::string_view about;
   int min_sources = 1, max_sources = 1;  // max_sources -1: any number
   std::span<const AttrSpec> attrs = {};
-  bool keeps_shape = false;   // one source, and the result has its shape
-  bool affine = false;        // linear in its sources but for a constant; its pullback needs no x. See OpCall::changes
-  bool products = false;      // x, the weight and delta go into matrix products, and may be operands of fewer bits
-  bool channel_bias = false;  // w[1], where it is, is added to the result by its last axis, and left out of changes
-  bool sparse = false;        // the first parameter has one entry for each of the edge's pattern, in its order
+  bool keeps_shape = false;    // one source, and the result has its shape
+  bool affine = false;         // linear in its sources but for a constant; its pullback needs no x. See OpCall::changes
+  bool products = false;       // x, the weight and delta go into matrix products, and may be operands of fewer bits
+  bool channel_bias = false;   // w[1], where it is, is added to the result by its last axis, and left out of changes
+  bool sparse = false;         // the first parameter has one entry for each of the edge's pattern, in its order
+  bool mixes_samples = false;  // without a state, what comes out for one sample depends on all of the batch
 
   Shape (*infer)(const OpSite&) = nullptr;
   std::vector<ParamSpec> (*params)(const OpSite&, const Shape& out) = nullptr;  // null: none
@@ -100,6 +117,14 @@ struct Op {
   void (*prepare)(const OpCall&) = nullptr;  // what comes before `pullback` whenever the weights have changed; or null
   void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
+
+  /// Plans that learn, or leave gradients, are one kind; all others, which only look, are the other. The operator is
+  /// given its state in one of them.
+  enum class Serves : std::uint8_t { learning, looking };
+  Serves state_serves = Serves::learning;
+  std::vector<StateSpec> (*state)(const Shape& out) = nullptr;  // null: none
+  void (*draw)(const OpCall&, const StateDraw&) = nullptr;      // when a batch to learn from begins; no x yet
+  void (*observe)(const OpCall&) = nullptr;  // once a batch that updates weights, with x as relaxation will find it
 
   /// For activations: which one, so that a plan may fuse it with the error that follows.
   std::optional<scalar::Activation> activation = std::nullopt;

@@ -5,6 +5,7 @@
 
 #include "pc/backprop.h"
 #include "pc/plan_builder.h"
+#include "pc/states.h"
 
 namespace pc {
 
@@ -22,6 +23,8 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
            " does not fit a network made for ", network.max_batch());
   PC_CHECK(asked.relax.steps >= 1, "plan", "relaxation needs at least one step, not ", asked.relax.steps);
   check_schedule(*asked.schedule, asked.settings, asked.relax, network.graph(), asked.clamps);
+  const std::string unobserved = unobservable(asked, network.graph());
+  PC_CHECK(unobserved.empty(), "plan", unobserved);
   const bool settles = asked.schedule->engine != Engine::reverse && !asked.schedule->exact &&
                        !asked.schedule->free_output && !asked.settings.nudge;
   for (const Prediction& p : network.graph().predictions()) {

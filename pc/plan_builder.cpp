@@ -166,7 +166,8 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
   const std::vector<View> x = exactly ? operands_.split_inputs(e, link, inputs(e, link)) : operands(e, link);
   const std::vector<View> w = exactly ? operands_.split_weights(e, link) : operands_.weights(e, link);
   const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
-  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias}, out, write);
+  const std::vector<View> state = state_of(e, link);
+  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias, state}, out, write);
 }
 
 /// What stands behind last_made.
@@ -343,7 +344,8 @@ void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write
   const Link& l = link_of(e, link);
   const std::vector<View> x = l.op->affine ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
   const std::vector<View> w = operands_.weights(e, link);
-  const OpCall call{exec_, x, w, l.attrs, network_.sparse(e, link)};
+  const std::vector<View> state = state_of(e, link);
+  const OpCall call{exec_, x, w, l.attrs, network_.sparse(e, link), false, state};
   if (l.op->prepare != nullptr) {
     const auto weight = static_cast<std::size_t>(l.params[0]);
     if (!same(prepared_[weight], {weight_version_[weight]})) l.op->prepare(call);

@@ -18,6 +18,7 @@
 #include "kernels/settle.h"
 #include "pc/operands.h"
 #include "pc/plan.h"
+#include "pc/states.h"
 
 namespace pc {
 
@@ -143,6 +144,7 @@ class PlanBuilder {
   void nudge_targets();
   void reset_stepper();
   void keep_start();
+  void observe_start();
   void restart();
   void sweep();
   void set_to_prediction(NodeId v);
@@ -217,6 +219,8 @@ class PlanBuilder {
   [[nodiscard]] View source(NodeId v);
   [[nodiscard]] int source_version(NodeId v) const { return frozen_ ? node(v).start_version : node(v).version; }
   [[nodiscard]] std::vector<View> inputs(EdgeId e, int link);
+  /// What a link's operator keeps, if it is to be given it by this plan.
+  [[nodiscard]] std::vector<View> state_of(EdgeId e, int link) { return given_state(network_, spec_, e, link); }
   /// The same as the link's operator takes them.
   [[nodiscard]] std::vector<View> operands(EdgeId e, int link);
 

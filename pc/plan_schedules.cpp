@@ -153,6 +153,20 @@ void PlanBuilder::keep_start() {
   }
 }
 
+/// What operators take down of a batch is taken from the feedforward pass: that is what evaluation will see too.
+void PlanBuilder::observe_start() {
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    for (int link = 0; link <= last_link(e); ++link) {
+      const Link& l = link_of(e, link);
+      if (!observes(spec_, l)) continue;
+      predict(graph_.edge(e).prediction);
+      part("start");
+      const std::vector<View> x = inputs(e, link), state = network_.link_state(e, link, spec_.batch);
+      l.op->observe({.exec = exec_, .x = x, .w = {}, .attrs = l.attrs, .state = state});
+    }
+  }
+}
+
 /// Values as they were when the first relaxation began.
 void PlanBuilder::restart() {
   part("start");
@@ -172,11 +186,14 @@ void PlanBuilder::start() {
   }
   part("load");
   if (spec_.load) spec_.load(exec_, spec_.batch);
+  part("start");
+  draw_states(exec_, network_, spec_);
   starts_changes_ = can_use_changes() && has_pools();
   start_values();
   nudge_targets();
   reset_stepper();
   keep_start();
+  observe_start();
   frozen_ = schedule().frozen;
   if (by_front()) begin_front();
 }
@@ -349,12 +366,12 @@ void PlanBuilder::gradients_of(EdgeId e) {
   for (int link = 0; link <= last_link(e); ++link) {
     const Link& l = link_of(e, link);
     if (l.params.empty()) continue;
-    const std::vector<View> x = operands(e, link), w = operands_.weights(e, link);
+    const std::vector<View> x = operands(e, link), w = operands_.weights(e, link), state = state_of(e, link);
     for (std::size_t i = 0; i < l.params.size(); ++i) {
       const Write write = written_.insert(l.params[i]).second ? Write::set : Write::add;
       const View delta = as_operand_alone(e, link) ? operands_.of(*l.op, arriving(e, link), Magnitude::change)
                                                    : operands_.teaching(l, i, arriving(e, link));
-      l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link)}, delta, static_cast<int>(i),
+      l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link), false, state}, delta, static_cast<int>(i),
                         network_.gradient(l.params[i]), write);
     }
   }

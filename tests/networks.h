@@ -765,7 +765,7 @@ Numbers<S> naive_op(const Link& link, const std::vector<const Numbers<S>*>& x, c
       for (std::size_t i = 0; i < seen; ++i) total = total + exp((*x[0])[begin + i]);
       for (std::size_t i = 0; i < seen; ++i) out[begin + i] = exp((*x[0])[begin + i]) / total;
     }
-  } else if (name == "identity" || name == "scale") {
+  } else if (name == "identity" || name == "scale" || name == "dropout") {
     const double by = name == "scale" ? link.attrs.at("by") : 1.0;
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = S(by) * (*x[0])[i];
   } else {

@@ -17,7 +17,8 @@ std::span<const Op* const> all_ops() {
       &ops::max_pool2d, &ops::avg_pool2d,    &ops::global_avg_pool,
       &ops::upsample,   &ops::pad,           &ops::flatten,
       &ops::reshape,    &ops::channels_last, &ops::channels_first,
-      &ops::layer_norm, &ops::rms_norm,
+      &ops::layer_norm, &ops::rms_norm,      &ops::batch_norm,
+      &ops::dropout,
   };
   return list;
 }
