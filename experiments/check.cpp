@@ -7,6 +7,7 @@
 #include "graphs/transform.h"
 #include "pc/levels.h"
 #include "pc/step_bound.h"
+#include "pc/trainer.h"
 
 namespace pc::experiments {
 namespace {
@@ -234,6 +235,20 @@ void compare_weights(Trained& trained, const Tensors& weights, const Tensors& re
   }
 }
 
+void compare_losses(Trained& trained, std::vector<double> losses, const std::vector<double>& reference) {
+  PC_CHECK(losses.size() == reference.size(), "check", losses.size(), " losses cannot be compared with ",
+           reference.size());
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    const double apart = std::abs(losses[i] - reference[i]);
+    double relative = apart == 0 ? 0 : apart / std::abs(reference[i]);
+    if (!std::isfinite(relative)) relative = std::numeric_limits<double>::infinity();
+    if (!(relative > trained.loss_relative)) continue;
+    trained.loss_relative = relative;
+    trained.loss_step = static_cast<int>(i);
+  }
+  trained.losses = std::move(losses);
+}
+
 // ---- subjects
 
 bool Subject::pads() const {
@@ -420,7 +435,7 @@ Measured Check::gemm_error(const Subject& subject, DType operands) const {
 
 // ---- training
 
-Tensors Check::trained_weights(const Subject& subject, DType dtype, int steps, const BatchSource& source) const {
+Check::Training Check::training(const Subject& subject, DType dtype, int steps, const BatchSource& source) const {
   const Form form = form_of(subject, dtype);
   Network network(graph_of(form.graph), exec_, dtype, source.size(), config_.seed, config_.init);
   write_weights(network, weights_);
@@ -429,25 +444,33 @@ Tensors Check::trained_weights(const Subject& subject, DType dtype, int steps, c
   spec.learn = LearnSpec{config_.learn.optimizer, config_.learn.rate, config_.learn.clip_norm};
   spec.learn->rate.total = steps;
   spec.learn->rate.warmup = config_.learn.warmup * steps;
+  spec.energies = true;
   find_rate(network, spec, config_.relax.relax.stepper);
-  const Plan plan(network, spec);
+  Trainer trainer(network, spec, threads_);
+  Training done;
   for (int step = 0; step < steps; ++step) {
     if (step > 0) find_rate(network, spec, config_.relax.relax.stepper);  // from the weights as they are now
     load(network, source.batch(step));
-    plan.run(threads_);
+    trainer.reset_energies();
+    trainer.step(source.size());
+    // Before anything has moved, hidden nodes hold their predictions: what is left is the loss.
+    done.losses.push_back(trainer.energies().total_start() / double(source.size()));
   }
-  return read_tensors(network, [&](ParamId id) { return network.weight(id); });
+  done.weights = read_tensors(network, [&](ParamId id) { return network.weight(id); });
+  return done;
 }
 
 std::vector<Trained> Check::train(const std::vector<Subject>& subjects, DType dtype, int steps,
                                   const BatchSource& source) const {
-  const Tensors wanted = trained_weights({&backprop(), {}}, dtype, steps, source);
+  const Training wanted = training({&backprop(), {}}, dtype, steps, source);
   std::vector<Trained> list;
   for (const Subject& subject : subjects) {
     Trained trained{.subject = subject, .dtype = dtype, .steps = steps};
     if (dtype == DType::f64 && must_equal(subject)) trained.tolerance = kTrainedTolerance;
     try {
-      compare_weights(trained, trained_weights(subject, dtype, steps, source), wanted);
+      const Training done = training(subject, dtype, steps, source);
+      compare_weights(trained, done.weights, wanted.weights);
+      compare_losses(trained, done.losses, wanted.losses);
     } catch (const Error& e) {
       if (e.status() != ExitStatus::bad_input) throw;
       trained.obstacle = e.what();

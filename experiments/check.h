@@ -106,13 +106,20 @@ struct Trained {
   int steps = 0;
   double absolute = 0, relative = 0;  // largest difference of any weight; relative to the largest of its parameter
   std::string where;
-  std::optional<double> tolerance;  // of `relative`; none in float32
+  std::vector<double> losses;       // before each update, of a sample
+  double loss_relative = 0;         // largest difference of the loss before any update
+  int loss_step = 0;                // that update, from 0
+  std::optional<double> tolerance;  // of both; none in float32
 
-  [[nodiscard]] bool failed() const { return obstacle.empty() && tolerance && !(relative <= *tolerance); }
+  [[nodiscard]] bool failed() const {
+    return obstacle.empty() && tolerance && !(relative <= *tolerance && loss_relative <= *tolerance);
+  }
 };
 
 /// The largest difference of weights, into a result.
 void compare_weights(Trained& trained, const Tensors& weights, const Tensors& reference);
+/// The same of the losses on the way there.
+void compare_losses(Trained& trained, std::vector<double> losses, const std::vector<double>& reference);
 
 class Check {
  public:
@@ -161,8 +168,11 @@ class Check {
   [[nodiscard]] PlanSpec plan_spec(const Subject& subject, const Form& form, const Graph& graph) const;
   [[nodiscard]] Tensors run(const Subject& subject, const Form& form, DType dtype, const Look& look,
                             DType operands = DType::f32) const;
-  [[nodiscard]] Tensors trained_weights(const Subject& subject, DType dtype, int steps,
-                                        const BatchSource& source) const;
+  struct Training {
+    Tensors weights;
+    std::vector<double> losses;
+  };
+  [[nodiscard]] Training training(const Subject& subject, DType dtype, int steps, const BatchSource& source) const;
   [[nodiscard]] Subject with_config_settings(const Schedule& schedule) const;
   [[nodiscard]] const Tensors& reference(DType dtype);
   void find_unrolled_reference();

@@ -179,6 +179,7 @@ Json json_of(const Trained& trained) {
   out["absolute"] = trained.absolute;
   out["relative"] = trained.relative;
   out["parameter"] = trained.where;
+  out["loss"] = {{"relative", trained.loss_relative}, {"step", trained.loss_step}, {"losses", trained.losses}};
   out["passed"] = trained.tolerance ? Json(!trained.failed()) : Json();
   return out;
 }
@@ -442,6 +443,7 @@ class CheckRun {
     fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<34} {}\n", "schedule", "dtype", "absolute", "relative", "where",
                "verdict");
     for (const Trained& trained : trained_) print(trained);
+    print_losses();
   }
 
   [[nodiscard]] bool failed() const {
@@ -495,6 +497,17 @@ class CheckRun {
         }
         fmt::print("\n");
       }
+    }
+  }
+
+  void print_losses() const {
+    fmt::print("\nLosses before each of these updates, of a sample, against those of backprop\n\n");
+    fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<10} {}\n", "schedule", "dtype", "most apart", "before update", "first",
+               "last");
+    for (const Trained& trained : trained_) {
+      if (!trained.obstacle.empty()) continue;
+      fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<10.5g} {:.5g}\n", trained.subject.name(), name_of(trained.dtype),
+                 text_of(trained.loss_relative), trained.loss_step + 1, trained.losses.front(), trained.losses.back());
     }
   }
 

@@ -157,6 +157,21 @@ TEST_CASE("weights after training: the largest difference, and NaN never passes"
   CHECK(broken.failed());
 }
 
+TEST_CASE("losses on the way: the largest difference and where it is, and NaN never passes") {
+  Trained trained{.tolerance = 1e-3};
+  compare_losses(trained, {4, 2.0002, 1}, {4, 2, 1.0001});
+  CHECK(trained.loss_relative == Approx(1e-4));
+  CHECK(trained.losses.size() == 3);
+  CHECK_FALSE(trained.failed());
+  compare_losses(trained, {4, 2, 1}, {4, 2.1, 1});
+  CHECK(trained.loss_step == 1);
+  CHECK(trained.failed());
+  Trained broken{.tolerance = 1e-3};
+  compare_losses(broken, {4, kNaN}, {4, 2});
+  CHECK(broken.failed());
+  CHECK_THROWS_AS(compare_losses(broken, {4}, {4, 2}), pc::Error);
+}
+
 TEST_CASE("slopes and binomials") {
   const auto points = [](double power) {
     std::vector<LawPoint> list;
@@ -394,6 +409,17 @@ TEST_CASE("pc check: exit statuses and messages") {
     const Result result = check(config, {"--after", "5"});
     CHECK(result.status == 0);
     CHECK(has(result.out, "after 5 updates"));
+    CHECK(has(result.out, "Losses before each"));
+  }
+  SUBCASE("--after 1: the only loss is the one that backprop starts from, whatever the schedule does with it") {
+    const Result result = check(config, {"--after", "1", "--json", "--schedule", "pc", "--schedule", "zil"});
+    REQUIRE(result.status == 0);
+    const Json schedules = Json::parse(result.out)["after"]["schedules"];
+    REQUIRE(schedules.size() == 2);
+    for (const Json& schedule : schedules) CHECK(schedule["loss"]["relative"] < 1e-14);
+    const Json later = Json::parse(check(config, {"--after", "8", "--json", "--schedule", "pc"}).out);
+    CHECK(later["after"]["schedules"][0]["loss"]["relative"] > 1e-6);  // pc learns otherwise
+    CHECK(later["after"]["schedules"][0]["loss"]["losses"].size() == 8);
   }
   SUBCASE("pc run has nothing to learn from") {
     const Result result = run_program(scratch, {"run", config.string()});
