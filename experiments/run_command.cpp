@@ -202,6 +202,7 @@ class Run {
     result["examples_per_second"] = last.value("examples_per_second", Json());
     result["parameters"] = task_.network().graph().weight_count();
     result["arena_bytes"] = task_.network().arena().bytes();
+    result["data_bytes"] = task_.feed().bytes();
     result["signature"] = signature;
     write_whole(folder_.path() / "result.json", result.dump(2) + "\n");
     if (result.contains("sample")) spdlog::info("it writes: {}", result["sample"].get<std::string>());
