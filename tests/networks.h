@@ -194,8 +194,9 @@ struct Run {
   Network network;
   Trainer trainer;
 
-  Run(const Problem& p, const PlanSpec& spec, DType dtype = DType::f64, int threads = 1, WeightInit init = {})
-      : problem(p), network(p.graph(), test_exec(), dtype, p.batch, 5, init), trainer(network, spec, threads) {
+  Run(const Problem& p, const PlanSpec& spec, DType dtype = DType::f64, int threads = 1, WeightInit init = {},
+      Exec exec = test_exec())
+      : problem(p), network(p.graph(), exec, dtype, p.batch, 5, init), trainer(network, spec, threads) {
     problem.data.resize(problem.nodes.size());
     problem.mask.resize(problem.nodes.size());
     load(network, problem);

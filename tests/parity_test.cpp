@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/program.h"
+#include "tests/networks.h"
 #include "tests/support.h"
 
 namespace {
@@ -55,6 +56,37 @@ TEST_CASE("parity: every kernel, float64") {
 // a unit or two in the last place. A formula that is wrong in one twin shows at 1e-2 or more.
 TEST_CASE("parity: every kernel, float32") {
   if (const auto context = gpu()) compare(*context, DType::f32, 2e-5);
+}
+
+TEST_CASE("parity: a hundred training steps on CUDA end at the weights that they end at on the CPU, float64") {
+  const auto context = gpu();
+  if (!context) return;
+  Problem cyclic = clamped_mlp({6, 9, 8, 3}, 5, 31);
+  cyclic.edges.push_back({.from = {"x2"}, .to = "x1", .chain = {linear(), op("tanh")}});
+  cyclic.edges.push_back({.from = {"x1"}, .to = "x1", .chain = {linear(false)}});
+  const Problem chain = clamped_mlp({6, 9, 8, 3}, 5, 30, "gelu");
+  for (const std::string schedule : {"pc", "ipc", "epc", "zil", "fa_zil", "backprop"}) {
+    for (const Problem* problem : {&chain, &cyclic}) {
+      const bool in_layers = schedule != "pc" && schedule != "ipc";
+      if (in_layers && problem == &cyclic) continue;
+      CAPTURE(schedule);
+      PlanSpec spec = plan_for(*problem, 6);
+      spec.schedule = &pc::find_schedule(schedule);
+      spec.regime = pc::Regime::automatic;
+      spec.learn = pc::LearnSpec{.optimizer = pc::WeightAdam{}, .rate = {.base = 1e-3}};
+      Run here(*problem, spec, DType::f64, 1, {}, {}), there(*problem, spec, DType::f64, 1, {}, context->exec());
+      Run untrained(*problem, spec, DType::f64, 1, {}, {});
+      for (int step = 0; step < 100; ++step) {
+        here.step();
+        there.step();
+      }
+      for (pc::ParamId p = 0; p < here.network.graph().param_count(); ++p) {
+        const Values weights = read(here.network, here.network.weight(p));
+        CHECK(relative_error(read(there.network, there.network.weight(p)), weights) < 1e-10);
+        CHECK(relative_error(read(untrained.network, untrained.network.weight(p)), weights) > 1e-3);
+      }
+    }
+  }
 }
 
 TEST_CASE("parity: alike calls, done by one launch, give what each gives alone") {
