@@ -87,7 +87,8 @@ void batch_norm_pullback_cpu(const BatchNormPullbackArgs& a, Share share) {
     const T* gain = a.gain.as<T>();
     const auto n = [&](const T* x, std::int64_t c) { return (x[c] - m.mean[m.at(c)]) * scale[m.at(c)]; };
     std::vector<double> mean(m.size()), along(m.size());  // of dy, and of dy n
-    if (s.mean.empty()) {
+    const bool of_batch = s.mean.empty();
+    if (of_batch) {
       const double places = double(a.x.count() / s.channels);
       each_place<T>(a.x, s.channels, [&, begin = begin, end = end](std::int64_t row, std::int64_t run) {
         const T *x = a.x.row<T>(row) + run, *dy = a.dy.row<T>(row) + run;
@@ -101,7 +102,8 @@ void batch_norm_pullback_cpu(const BatchNormPullbackArgs& a, Share share) {
       const T *x = a.x.row<T>(row) + run, *dy = a.dy.row<T>(row) + run;
       T* dx = a.dx.row<T>(row) + run;
       for (std::int64_t c = begin; c < end; ++c) {
-        const T slope = T(scale[m.at(c)] * (dy[c] - mean[m.at(c)] - n(x, c) * along[m.at(c)]));
+        const double through = of_batch ? mean[m.at(c)] + n(x, c) * along[m.at(c)] : 0;  // the statistics
+        const T slope = T(scale[m.at(c)] * (dy[c] - through));
         dx[c] = (a.write == Write::add ? dx[c] : T(0)) + (gain == nullptr ? slope : gain[c] * slope);
       }
     });
