@@ -106,7 +106,7 @@ struct Trained {
   int steps = 0;
   double absolute = 0, relative = 0;  // largest difference of any weight; relative to the largest of its parameter
   std::string where;
-  std::vector<double> losses;       // before each update, of a sample
+  std::vector<double> losses;       // before each update, of a sample; none where they cannot be told
   double loss_relative = 0;         // largest difference of the loss before any update
   int loss_step = 0;                // that update, from 0
   std::optional<double> tolerance;  // of both; none in float32

@@ -179,7 +179,9 @@ Json json_of(const Trained& trained) {
   out["absolute"] = trained.absolute;
   out["relative"] = trained.relative;
   out["parameter"] = trained.where;
-  out["loss"] = {{"relative", trained.loss_relative}, {"step", trained.loss_step}, {"losses", trained.losses}};
+  if (!trained.losses.empty()) {
+    out["loss"] = {{"relative", trained.loss_relative}, {"step", trained.loss_step}, {"losses", trained.losses}};
+  }
   out["passed"] = trained.tolerance ? Json(!trained.failed()) : Json();
   return out;
 }
@@ -505,7 +507,7 @@ class CheckRun {
     fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<10} {}\n", "schedule", "dtype", "most apart", "before update", "first",
                "last");
     for (const Trained& trained : trained_) {
-      if (!trained.obstacle.empty()) continue;
+      if (trained.losses.empty()) continue;
       fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<10.5g} {:.5g}\n", trained.subject.name(), name_of(trained.dtype),
                  text_of(trained.loss_relative), trained.loss_step + 1, trained.losses.front(), trained.losses.back());
     }

@@ -67,7 +67,11 @@ class Classifier {
   [[nodiscard]] const Feed& feed() const { return feed_; }
   [[nodiscard]] std::int64_t batches() const;  // of one epoch
   [[nodiscard]] std::string device() const { return device_; }
-  [[nodiscard]] const Plan& training_plan() { return train_->plan(batch_size(0)); }
+  /// Of a whole batch. That of an epoch's last one, which may be smaller, is made too: an error comes before any work.
+  [[nodiscard]] const Plan& training_plan() {
+    static_cast<void>(train_->plan(batch_size(batches() - 1)));
+    return train_->plan(batch_size(0));
+  }
   /// The last rate that weights were updated with.
   [[nodiscard]] double rate();
   /// Hash of the exact bits of all weights.

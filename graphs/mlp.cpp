@@ -34,9 +34,11 @@ Description make(Settings& settings) {
     graph.nodes.push_back({.name = name, .shape = {widths[i]}, .energy = energy, .place = settings.place()});
   }
   for (std::size_t i = 1; i <= last; ++i) {
-    // First what needs no product, so that it can be there before the product is, which is then added to it.
+    // First what needs no product, so that it can be there before the product is, which is then added to it. The edge
+    // with parameters keeps the plain name: checkpoints know them by it.
     if (residual && i > 1 && i < last && widths[i] == widths[i - 1]) {
-      graph.edges.push_back({.from = {graph.nodes[i - 1].name},
+      graph.edges.push_back({.name = graph.nodes[i - 1].name + "->" + graph.nodes[i].name + "#2",
+                             .from = {graph.nodes[i - 1].name},
                              .to = graph.nodes[i].name,
                              .chain = {{&find_op("identity"), {}}},
                              .place = settings.place()});

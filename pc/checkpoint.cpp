@@ -192,6 +192,10 @@ std::vector<Loaded> read_buffers(const std::filesystem::path& path, const H5Read
     PC_CHECK(seen.contains("w/" + param.name), "checkpoint", path.string(), ": has no w/", param.name, ", which is ",
              param.spec.shape.text(), " in the network", kOtherNetwork);
   }
+  for (const auto& [name, view] : network.arena().views()) {
+    PC_CHECK(!name.starts_with("running/") || seen.contains(name), "checkpoint", path.string(), ": has no ", name,
+             ", without which the network cannot be evaluated", kOtherNetwork);
+  }
   return buffers;
 }
 

@@ -82,6 +82,15 @@ Network::Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_ba
     init_weight(id, init);
   }
   place_patterns();
+  // What goes from batch to batch belongs to the network as its weights do: checkpoints must have it.
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    const auto& chain = graph_.edge(e).chain;
+    for (std::size_t i = 0; i < chain.size(); ++i) {
+      if (chain[i].op->state_serves == Op::Serves::looking) {
+        static_cast<void>(link_state(e, static_cast<int>(i), max_batch_));
+      }
+    }
+  }
 }
 
 void Network::place_patterns() {

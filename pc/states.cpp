@@ -46,6 +46,11 @@ std::string unobservable(const PlanSpec& spec, const Graph& graph) {
       reverse || (spec.relax.init.kind == ValueInit::Kind::feedforward && topological_order(graph));
   std::string why;
   each_link(graph, [&](EdgeId e, int, const Link& link) {
+    if (spec.learn && link.op->mixes_samples && spec.batch * link.out.count() == link.out[link.out.rank() - 1]) {
+      why = std::string(link.op->name) + " in edge " + graph.edge(e).name +
+            " would normalise single values, each by itself, in a batch of one sample; choose a data.batch that leaves "
+            "no single one";
+    }
     if (starts_there || !observes(spec, link)) return;
     why = std::string(link.op->name) + " in edge " + graph.edge(e).name +
           " keeps for evaluation the statistics of a feedforward pass; use init: feedforward, and no cycle";

@@ -17,7 +17,7 @@ void draw_states(const Exec& exec, Network& network, const PlanSpec& spec);
 /// Whether a link's operator looks at what such a plan starts from.
 bool observes(const PlanSpec& spec, const Link& link);
 
-/// Why such a plan may not start as it does; empty: it may.
+/// Why operators with statistics cannot learn by such a plan; empty: they can.
 std::string unobservable(const PlanSpec& spec, const Graph& graph);
 
 }  // namespace pc

@@ -241,6 +241,10 @@ TEST_CASE("mlp: with residual, hidden nodes pass themselves on to the next one o
         "image>hidden1:lt hidden1>hidden2:i hidden1>hidden2:lt hidden2>hidden3:i hidden2>hidden3:lt hidden3>label:l ");
   CHECK(edges("[784, 8, 8, 6, 10]", ", residual: true") ==
         "image>hidden1:lt hidden1>hidden2:i hidden1>hidden2:lt hidden2>hidden3:lt hidden3>label:l ");
+  // Parameters have the names that they have without it, by which checkpoints know them.
+  const Config residual =
+      read_config(parse_config(config_with("graph: {mlp: {widths: [784, 8, 8, 10], residual: true}}"), "t.yaml"));
+  CHECK(pc::Graph(residual.graph.nodes, residual.graph.edges).param(2).name == "hidden1->hidden2/linear.weight");
   // neither the first layer nor the last, whatever their widths
   CHECK(edges("[784, 784, 10, 10]", ", residual: true") == "image>hidden1:lt hidden1>hidden2:lt hidden2>label:l ");
   CHECK(edges("[784, 8, 8, 10]", ", residual: true, order: before") ==

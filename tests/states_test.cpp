@@ -191,6 +191,17 @@ TEST_CASE("batch_norm: what it keeps for evaluation needs a feedforward start") 
   CHECK(error_of([&] { Run(problem, spec).step(); }).empty());
 }
 
+TEST_CASE("batch_norm: a batch of one value a channel is refused where it would be learned from") {
+  Problem problem = normed();
+  PlanSpec spec = learning(problem, "pc");
+  spec.batch = 1;
+  Run run(problem, spec);
+  CHECK(contains(error_of([&] { run.trainer.step(1); }), "in a batch of one sample"));
+  spec.learn.reset();
+  Run looking(problem, spec);
+  CHECK(error_of([&] { looking.trainer.step(1); }).empty());
+}
+
 TEST_CASE("dropout: a relaxation sees one mask, as if a node were clamped to it") {
   const Problem problem = dropped();
   for (const std::string& schedule : kAll) {
@@ -325,6 +336,15 @@ TEST_CASE("a run that was stopped goes on with the same masks and running statis
   const Result eval = run_program(scratch, {"eval", scratch / "whole", "--json"});
   REQUIRE(eval.status == 0);
   CHECK(has(eval.out, whole["test"]["accuracy"].dump()));
+  // A checkpoint of the same weights without statistics is of another network.
+  run("plain", {"--set", "learn.epochs=1", "--set",
+                "graph.edges=[{from: image, to: hidden, op: [linear, tanh]}, {from: hidden, to: label, op: linear}]"});
+  const Result other = run_program(
+      scratch, {"eval", scratch / "plain", "--set",
+                "graph.edges=[{from: image, to: hidden, op: [linear, {batch_norm: {affine: false}}, tanh]}, "
+                "{from: hidden, to: label, op: linear}]"});
+  CHECK(other.status == 2);
+  CHECK(has(other.err, "has no running/image->hidden/1/mean"));
 }
 
 }  // namespace pc::test
