@@ -6,9 +6,12 @@ target_compile_features(pc_options INTERFACE cxx_std_20)
 # Argument structs are filled by name, and what is left out has its default: no -Wmissing-field-initializers.
 # -ffp-contract=off, --fmad=false: a value is the same wherever a formula is inlined; products that should be fused say so
 # (std::fma, Eigen). The two -fno flags let loops over <cmath>-like formulas vectorise; they change no value.
-set(pc_cxx_flags -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+set(pc_cxx_flags -Wall -Wextra -Wpedantic -Wnon-virtual-dtor -Woverloaded-virtual
     -Wno-missing-field-initializers -Wno-restrict -Werror -fopenmp-simd
     -ffp-contract=off -fno-math-errno -fno-trapping-math)
+if(NOT PC_JOIN)  # files joined hide one another's names
+  list(APPEND pc_cxx_flags -Wshadow)
+endif()
 if(PC_ARCH)
   list(APPEND pc_cxx_flags -march=${PC_ARCH})
 endif()

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <vector>
 
 namespace pc::experiments {
 
 using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+[[nodiscard]] inline std::vector<double> list_of(const Rows& rows) { return {rows.data(), rows.data() + rows.size()}; }
 
 /// Classical network (Hopfield 1982) on the signs of the entries: W = X^T X / n without its diagonal, x <- sign(W x),
 /// all at once, at most `sweeps` times. Entries of `known` (same shape as the queries; empty: none) that are not 0

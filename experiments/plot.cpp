@@ -12,7 +12,7 @@ namespace pc::experiments {
 namespace {
 
 /// In single quotes, in which gnuplot reads everything as it stands.
-std::string quoted(const std::string& text) {
+std::string in_single_quotes(const std::string& text) {
   std::string out = "'";
   for (const char c : text) out += c == '\'' ? std::string("''") : std::string(1, c);
   return out + "'";
@@ -41,11 +41,11 @@ std::string plot_script(const std::filesystem::path& file, const std::vector<Pan
     }
   }
   script += fmt::format("set terminal {} size {},{} noenhanced\n", terminal_of(file), 520 * columns, 380 * rows);
-  script += fmt::format("set output {}\nset multiplot layout {},{}\n", quoted(file.string()), rows, columns);
+  script += fmt::format("set output {}\nset multiplot layout {},{}\n", in_single_quotes(file.string()), rows, columns);
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const Panel& panel = panels[p];
-    script += fmt::format("set title {}\nset xlabel {}\nset ylabel {}\n", quoted(panel.title), quoted(panel.x_label),
-                          quoted(panel.y_label));
+    script += fmt::format("set title {}\nset xlabel {}\nset ylabel {}\n", in_single_quotes(panel.title),
+                          in_single_quotes(panel.x_label), in_single_quotes(panel.y_label));
     script += fmt::format("unset logscale\n{}{}set format y \"{}\"\nset key {} reverse Left\n{}",
                           panel.log_x ? "set logscale x\n" : "", panel.log_y ? "set logscale y\n" : "",
                           panel.log_y ? "%.0e" : "%g", panel.log_y ? "left top" : "left bottom",
@@ -57,7 +57,7 @@ std::string plot_script(const std::filesystem::path& file, const std::vector<Pan
       colour += series.dots || s == 0 ? 1 : 0;
       lines += fmt::format("{}{} using 1:2 {} lc {} {}", s == 0 ? "" : ", ", data_block(p, s),
                            series.dots ? "with points pt 7 ps 0.7" : "with lines lw 1.5 dt 2", colour,
-                           series.title.empty() ? "notitle" : "title " + quoted(series.title));
+                           series.title.empty() ? "notitle" : "title " + in_single_quotes(series.title));
     }
     script += "plot " + lines + "\n";
   }

@@ -22,8 +22,6 @@ constexpr std::int64_t kChunk = 1024;  // samples that settle at once, at most
 
 View host_view(Rows& rows) { return {.data = rows.data(), .shape = {rows.rows(), rows.cols()}, .dtype = DType::f64}; }
 
-std::vector<double> list_of(const Rows& rows) { return {rows.data(), rows.data() + rows.size()}; }
-
 /// The words of "a:b:c" or "1,2,3".
 Names split(const std::string& text, char separator) {
   Names words;

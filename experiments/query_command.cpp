@@ -16,8 +16,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kColumns = 20;  // of a grid
 
-std::vector<double> list_of(const Rows& rows) { return {rows.data(), rows.data() + rows.size()}; }
-
 void draw(const fs::path& file, const Query& query, const QueryResult& result) {
   std::vector<std::vector<Picture>> rows;
   for (const Strip& strip : result.strips) {

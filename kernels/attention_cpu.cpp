@@ -1,8 +1,11 @@
-// Head by head with Eigen's products; a sample has one thread, whatever their number.
+// Head by head with gemm's product; a sample has one thread, whatever their number.
 #include <Eigen/Core>
-#include <cmath>
+#include <algorithm>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/gemm.h"
 #include "kernels/loops.h"
 
 namespace pc::kernels {
@@ -26,36 +29,52 @@ void check_shape(const AttentionShape& of, const Tokens& q, const Tokens& k, con
   PC_CHECK(q.view.dtype == type && k.view.dtype == type && v.view.dtype == type, "attention", "dtypes differ");
 }
 
-template <class T>
-using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class T>
-using Head = Eigen::Map<Matrix<T>, Eigen::Unaligned, Eigen::OuterStride<>>;
-
-template <class T>
-Head<T> head(const Tokens& of, std::int64_t row, std::int64_t h, std::int64_t count) {
-  return {of.view.row<T>(row) + of.begin + h * of.width, count, of.width, Eigen::OuterStride<>(of.step)};
+/// One head of one sample, [count, width].
+View head(const Tokens& of, std::int64_t row, std::int64_t h, std::int64_t count) {
+  const std::int64_t first = row * of.view.ld() + of.begin + h * of.width;
+  return {.data = static_cast<std::byte*>(of.view.data) + static_cast<std::size_t>(first) * size_of(of.view.dtype),
+          .shape = {count, of.width},
+          .dtype = of.view.dtype,
+          .stride = of.step};
 }
 
-/// softmax(s q k^T)
+/// A matrix of a thread's own.
 template <class T>
-Matrix<T> weights(const AttentionShape& of, const Head<T>& q, const Head<T>& k) {
-  Matrix<T> p = T(of.scale) * (q * k.transpose());
+class Scratch {
+ public:
+  View of(std::int64_t rows, std::int64_t cols) {
+    memory_.resize(static_cast<std::size_t>(rows * cols));
+    return {.data = memory_.data(), .shape = {rows, cols}, .dtype = std::is_same_v<T, float> ? DType::f32 : DType::f64};
+  }
+
+ private:
+  std::vector<T> memory_;
+};
+
+/// c (=|+=) alpha op(a) op(b)
+void put_product(const View& a, Trans trans_a, const View& b, Trans trans_b, const View& c, Write write,
+                 double alpha = 1) {
+  gemm_cpu({.a = a,
+            .b = b,
+            .c = c,
+            .trans_a = trans_a,
+            .trans_b = trans_b,
+            .alpha = alpha,
+            .beta = write == Write::add ? 1.0 : 0.0},
+           Share{});
+}
+
+/// p = softmax(s q k^T)
+template <class T>
+void weigh(const AttentionShape& of, const View& q, const View& k, const View& p) {
+  put_product(q, Trans::no, k, Trans::yes, p, Write::set, of.scale);
   for (std::int64_t i = 0; i < of.queries; ++i) {
+    T* row = p.row<T>(i);
     const std::int64_t n = of.causal ? i + 1 : of.keys;
-    auto seen = p.row(i).head(n).array();
+    Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>> seen(row, n);
     seen = (seen - seen.maxCoeff()).exp();
     seen /= seen.sum();
-    p.row(i).tail(of.keys - n).setZero();
-  }
-  return p;
-}
-
-template <class T, class Product>
-void put(Head<T> to, const Product& product, Write write) {
-  if (write == Write::add) {
-    to.noalias() += product;
-  } else {
-    to.noalias() = product;
+    std::fill(row + n, row + of.keys, T(0));
   }
 }
 
@@ -78,10 +97,12 @@ double AttentionPullbackArgs::flops() const {
 
 void attention_cpu(const AttentionArgs& a, Share share) {
   with_float(a.out.view.dtype, [&]<class T>(T) {
+    Scratch<T> weights;
+    const View p = weights.of(a.of.queries, a.of.keys);
     each_row(share, a.out.view.rows(), [&](std::int64_t row) {
       for (std::int64_t h = 0; h < a.of.heads; ++h) {
-        const Matrix<T> p = weights<T>(a.of, head<T>(a.q, row, h, a.of.queries), head<T>(a.k, row, h, a.of.keys));
-        put<T>(head<T>(a.out, row, h, a.of.queries), p * head<T>(a.v, row, h, a.of.keys), a.write);
+        weigh<T>(a.of, head(a.q, row, h, a.of.queries), head(a.k, row, h, a.of.keys), p);
+        put_product(p, Trans::no, head(a.v, row, h, a.of.keys), Trans::no, head(a.out, row, h, a.of.queries), a.write);
       }
     });
   });
@@ -90,24 +111,30 @@ void attention_cpu(const AttentionArgs& a, Share share) {
 void attention_pullback_cpu(const AttentionPullbackArgs& a, Share share) {
   using To = AttentionPullbackArgs::To;
   with_float(a.delta.view.dtype, [&]<class T>(T) {
+    Scratch<T> weights, slopes;
+    const View p = weights.of(a.of.queries, a.of.keys), dp = slopes.of(a.of.queries, a.of.keys);
     each_row(share, a.delta.view.rows(), [&](std::int64_t row) {
       for (std::int64_t h = 0; h < a.of.heads; ++h) {
-        const auto q = head<T>(a.q, row, h, a.of.queries), k = head<T>(a.k, row, h, a.of.keys);
-        const auto v = head<T>(a.v, row, h, a.of.keys), delta = head<T>(a.delta, row, h, a.of.queries);
-        Matrix<T> p = weights<T>(a.of, q, k);
+        const View q = head(a.q, row, h, a.of.queries), k = head(a.k, row, h, a.of.keys);
+        const View v = head(a.v, row, h, a.of.keys), delta = head(a.delta, row, h, a.of.queries);
+        weigh<T>(a.of, q, k, p);
+        const View dx = head(a.dx, row, h, a.to == To::q ? a.of.queries : a.of.keys);
         if (a.to == To::v) {
-          put<T>(head<T>(a.dx, row, h, a.of.keys), p.transpose() * delta, a.write);
+          put_product(p, Trans::yes, delta, Trans::no, dx, a.write);
           continue;
         }
-        const Matrix<T> dp = delta * v.transpose();
+        put_product(delta, Trans::no, v, Trans::yes, dp, Write::set);
         for (std::int64_t i = 0; i < a.of.queries; ++i) {
-          const T inner = p.row(i).dot(dp.row(i));
-          p.row(i).array() *= T(a.of.scale) * (dp.row(i).array() - inner);
+          T* ds = p.row<T>(i);
+          const T* dpi = dp.row<T>(i);
+          T inner = 0;
+          for (std::int64_t j = 0; j < a.of.keys; ++j) inner += ds[j] * dpi[j];
+          for (std::int64_t j = 0; j < a.of.keys; ++j) ds[j] *= T(a.of.scale) * (dpi[j] - inner);
         }
         if (a.to == To::q) {
-          put<T>(head<T>(a.dx, row, h, a.of.queries), p * k, a.write);
+          put_product(p, Trans::no, k, Trans::no, dx, a.write);
         } else {
-          put<T>(head<T>(a.dx, row, h, a.of.keys), p.transpose() * q, a.write);
+          put_product(p, Trans::yes, q, Trans::no, dx, a.write);
         }
       }
     });
