@@ -2,7 +2,6 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <type_traits>
-#include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
@@ -38,17 +37,17 @@ View head(const Tokens& of, std::int64_t row, std::int64_t h, std::int64_t count
           .stride = of.step};
 }
 
-/// A matrix of a thread's own.
+/// A matrix of a thread's own. Eigen's memory is aligned, always alike, on which the order of its sums depends.
 template <class T>
 class Scratch {
  public:
   View of(std::int64_t rows, std::int64_t cols) {
-    memory_.resize(static_cast<std::size_t>(rows * cols));
+    memory_.resize(rows * cols);
     return {.data = memory_.data(), .shape = {rows, cols}, .dtype = std::is_same_v<T, float> ? DType::f32 : DType::f64};
   }
 
  private:
-  std::vector<T> memory_;
+  Eigen::Array<T, Eigen::Dynamic, 1> memory_;
 };
 
 /// c (=|+=) alpha op(a) op(b)
