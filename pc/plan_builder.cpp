@@ -455,6 +455,26 @@ View PlanBuilder::own_gradient(NodeId v) {
   return sum;
 }
 
+/// With predictions as they were, a value that moves at rate 1 goes all the way at once.
+bool PlanBuilder::goes_whole_way() const {
+  const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
+  return spec_.optimize && frozen_ && by_changes_ && sgd != nullptr && sgd->rate == 1 && sgd->momentum == 0 &&
+         !sgd->automatic && sgd->temperature == 0;
+}
+
+/// Whether a value has gone all the way, from where it had no error: its error is then what has come back, to the bit,
+/// until something else comes.
+bool PlanBuilder::rests(NodeId v) {
+  const NodeState& n = node(v);
+  const auto& predictions = graph_.node(v).predictions;
+  if (!goes_whole_way() || n.free != Free::all || n.nudged) return false;
+  if (predictions.size() != 1 || !state(predictions[0]).exact_start) return false;
+  const Terms t = terms(predictions[0]);
+  const bool plain =
+      t.energy == &gaussian && t.precision == 1 && t.precisions.empty() && state(predictions[0]).factor == 1;
+  return plain && n.rests_by != 0 && n.rests_by == n.back_version;
+}
+
 /// The gradients of free nodes, all from one snapshot; nodes whose gradient is known to be zero are left out.
 std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
   std::vector<Pull> pulls;
@@ -465,7 +485,8 @@ std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
     if (node(v).nudged && pulls_) nudge_pull(v);
     const View own = own_gradient(v);
     const bool pulled = pull_back(v, moves_with_map(v));
-    if (own.empty() && !pulled) continue;
+    if ((own.empty() && !pulled) || rests(v)) continue;
+    node(v).rests_by = own.empty() ? node(v).back_version : 0;
     const EdgeId map = pulled ? node(v).map : -1;
     const View back = map >= 0 ? network_.link_buffer("dz", map, 0, spec_.batch) : buffer("back", v);
     pulls.push_back({v, own, pulled ? back : View{}, map});

@@ -46,6 +46,7 @@ class PlanBuilder {
     int whole_version = 0;  // of what buffer "x" holds; by changes, "dx" is ahead of it
     Key back;               // what the "back" buffer was made from
     int back_version = 0;   // 0: known to be zero
+    int rests_by = 0;       // the back_version by which it moved last, if it had no error before
     EdgeId map = -1;        // what was pulled back last has still to go through this edge's first link
     bool arrived = false;   // Moves::front: something has been added to "dx"
   };
@@ -97,6 +98,8 @@ class PlanBuilder {
   [[nodiscard]] bool moves_with_map(NodeId v) const;
   bool pull_back(NodeId v, bool with_map = false);
   View own_gradient(NodeId v);
+  [[nodiscard]] bool goes_whole_way() const;
+  bool rests(NodeId v);
   std::vector<Pull> pull(Parity parity);
   void move(const Pull& pull, const View& variable);
   void move_with_map(const Pull& pull);

@@ -225,7 +225,11 @@ void PlanBuilder::look(int t) {
   }
   // Energies are those of the graph's own precisions, whatever the errors of this step are multiplied by.
   const bool apart = want_energy && precisions_change();
-  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) compare(p, want_energy, apart ? 1 : factor(t, p));
+  // An error that comes to rest is not computed again at the end, so its energy is asked for now.
+  const bool early = goes_whole_way() && spec_.energies;
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    compare(p, want_energy || early, apart ? 1 : factor(t, p));
+  }
   if (want_energy) find_costs();
   if (first) add_energies(energy_start_name);
   if (last) add_energies(energy_end_name);

@@ -443,7 +443,8 @@ TEST_CASE("O33: errors as variables step along backprop's gradient first, and re
                                                                  read(errors.network, errors.network.gradient(p))));
     }
   }
-  MESSAGE("of ", done, " networks ", settled, " settled; states differ by ", worst_state, ", gradients by ", worst_gradient);
+  MESSAGE("of ", done, " networks ", settled, " settled; states differ by ", worst_state, ", gradients by ",
+          worst_gradient);
   CHECK(settled >= done / 4);
   CHECK(worst_state < 1e-9);
   CHECK(worst_gradient < 1e-9);
