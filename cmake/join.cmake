@@ -1,4 +1,4 @@
-# With PC_JOIN several source files of a layer are compiled as one, which halves the time of a whole build. Apart stay
+# With PC_JOIN several source files of a layer are compiled as one, which takes a third from the time of a whole build. Apart stay
 # kernels for CUDA, and files that call things alike by design: operators, kinds of graphs and of data, tests.
 option(PC_JOIN "Compile several source files as one: a whole build is faster, the next after a change slower" OFF)
 function(pc_join target)
