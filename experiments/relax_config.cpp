@@ -61,8 +61,9 @@ Stepper read_sgd(Fields& fields) {
     sgd.rate = 1;
     fields.read_positive("safety", sgd.rate);
   } else if (safety != nullptr) {
-    fail_at(safety->place(), fields.name_of("safety"), " multiplies the rate that is found with rate: auto; add that, ",
-            "or write the rate itself");
+    fail_at(safety->place(), fields.name_of("safety"), " multiplies the rate that is found with rate: auto; ",
+            rate == nullptr ? "add that, or write the rate itself"
+                            : "with a rate that is written, take it out (safety: ~)");
   } else {
     fields.read_positive("rate", sgd.rate);
   }

@@ -289,7 +289,9 @@ TEST_CASE("mistakes in a config: each has its place and its message") {
   CHECK(has(message(config_with(kMlp, "relax: {schedule: {pc: {beta: 0.1}}}\n")), "add nudge: centered"));
   CHECK(has(message(config_with(kMlp, "relax: {schedule: {ep: {side: center}}}\n")), "did you mean \"centered\"?"));
   CHECK(has(message(config_with(kMlp, "relax: {schedule: {epc: {beta: 1}}}\n")), "no keys belong here"));
-  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sgd: {safety: 1}}}\n")), "rate: auto"));
+  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sgd: {safety: 1}}}\n")), "rate: auto; add that"));
+  CHECK(has(message(config_with(kMlp, "relax: {optimizer: {sgd: {rate: 0.1, safety: 1}}}\n")),
+            "take it out (safety: ~)"));
   CHECK(has(message(config_with(kMlp, "relax: {optimizer: {heun: {most: 1}}}\n")), "unknown key"));
   CHECK(has(message(config_with(kMlp, "relax: {sweep: odd_even}\n")), "even_odd"));
   CHECK(has(message(config_with(kMlp, "relax: {precision: spikin}\n")), "did you mean \"spiking\"?"));
