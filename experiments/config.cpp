@@ -334,6 +334,9 @@ Config read_config(ConfigTree tree) {
     const Place place = text ? data->place() : fields.required_child("task").place();
     fail_at(place, "data.set: text and task: next_token go together; write both, or neither");
   }
+  if (text && (config.data.crop > 0 || config.data.flip)) {
+    fail_at(data->place(), "data.augment is for images, and a text has none; take it out (augment: ~)");
+  }
   const ConfigTree& graph = fields.required_child("graph");
   config.graph = read_graph(graph, config.seed);
   check_clamped_nodes(config);

@@ -35,6 +35,8 @@ Description make(Settings& settings) {
   ImageNet net(settings);
   const std::int64_t width = whole(settings, "width", 64);
   const std::string norm = settings.text("norm", "none");
+  PC_CHECK(norm == "none" || norm == "layer_norm" || norm == "rms_norm" || norm == "batch_norm", "resnet18",
+           "norm is none, layer_norm, rms_norm or batch_norm, not \"", norm, "\"");
   const bool inner_nodes = settings.flag("inner", true);
   const Ops ops{settings.op("activation", "relu"),
                 norm == "none" ? std::vector<OpSpec>{} : std::vector<OpSpec>{{&find_op(norm), {}}}};

@@ -170,9 +170,11 @@ std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<
 }  // namespace
 
 void run_once(CudaContext& context, const std::vector<Call>& calls,
-              const std::vector<std::vector<std::size_t>>& dependencies) {
+              const std::vector<std::vector<std::size_t>>& dependencies, bool seldom) {
   Tables tables(context, kPointers * dependencies.size(), true);
+  context.seldom = seldom;
   for (const Launch& launch : launches_of(calls, dependencies)) run(launch, calls, context);
+  context.seldom = false;
   PC_CUDA_CHECK(cudaStreamSynchronize(context.stream));  // before the tables go
 }
 

@@ -221,8 +221,7 @@ bool reproducible(const Descriptor& config) {
 }
 
 /// The first few that cuDNN's heuristics rank, compiled: those that give the same bits twice and fit the scratch.
-std::vector<Engine> candidates(const Problem& p, cudnnHandle_t handle) {
-  constexpr std::size_t kFew = 4;  // half a second each
+std::vector<Engine> candidates(const Problem& p, cudnnHandle_t handle, std::size_t few) {
   std::vector<Descriptor> parts;
   Descriptor graph = graph_of(p, handle, parts);
   if (!graph.supported()) return {};
@@ -242,7 +241,7 @@ std::vector<Engine> candidates(const Problem& p, cudnnHandle_t handle) {
   configs.resize(std::min(kMost, static_cast<std::size_t>(count)));
   std::vector<Engine> list;
   for (Descriptor& config : configs) {
-    if (list.size() == kFew) break;
+    if (list.size() == few) break;
     if (!reproducible(config)) continue;
     Engine engine;
     engine.plan = Descriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
@@ -378,8 +377,10 @@ Library& library(CudaContext& context) {
 std::optional<Engine> choose(const Problem& p, const std::array<View, 3>& views, cudnnHandle_t handle,
                              CudaContext& context) {
   constexpr double kClearly = 0.7;
-  std::vector<Engine> list = candidates(p, handle);
+  constexpr std::size_t kFew = 4;  // to compile one takes half a second
+  std::vector<Engine> list = candidates(p, handle, context.seldom ? 1 : kFew);
   if (list.empty()) return std::nullopt;
+  if (list.size() == 1) return std::move(list[0]);
   Trial trial(p, views, handle, context);
   std::size_t best = 0;
   double least = trial.time(list[0]);

@@ -88,7 +88,8 @@ struct CudaContext {
   std::function<void**(const std::vector<void*>&)> tables;
 
   int device;
-  cu::Stream stream;  // non-blocking: it does not wait for the default stream
+  bool seldom = false;  // what runs now: libraries are to take their first choice (Program::seldom)
+  cu::Stream stream;    // non-blocking: it does not wait for the default stream
   cu::Memory blas_workspace;
   cu::Memory partials_memory;   // kPartials doubles a slot, for reductions in two stages
   cu::Blas blas;                // so late that it goes before the stream and the workspace that it uses

@@ -30,7 +30,7 @@ void* allocate(std::size_t) { fail("exec", "this build has no CUDA kernels; conf
 void release(void*) noexcept {}
 void copy_bytes(CudaContext&, void*, const void*, std::size_t) { allocate(0); }
 std::size_t block_memory(CudaContext&) { return 0; }
-void run_once(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {}
+void run_once(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&, bool) {}
 std::shared_ptr<void> capture(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {
   return {};
 }
@@ -149,8 +149,8 @@ std::size_t block_memory(const Exec& exec) {
 }
 
 void run_once(const Exec& exec, const std::vector<Call>& calls,
-              const std::vector<std::vector<std::size_t>>& dependencies) {
-  cu::run_once(*exec.cuda, calls, dependencies);
+              const std::vector<std::vector<std::size_t>>& dependencies, bool seldom) {
+  cu::run_once(*exec.cuda, calls, dependencies, seldom);
 }
 
 std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,

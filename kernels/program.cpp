@@ -157,7 +157,7 @@ std::vector<std::vector<std::size_t>> Program::dependencies(int times) const {
 void Program::run_on_device(const Exec& exec, int times) const {
   if (!ran_) {  // libraries load and choose their kernels now, not while a graph is being captured
     ran_ = true;
-    run_once(exec, calls_, dependencies());
+    run_once(exec, calls_, dependencies(), seldom_);
     if (--times == 0) return;
   }
   std::shared_ptr<void>& graph = graphs_[times];

@@ -24,6 +24,10 @@ class Program final : public Recorder {
   /// same numbers gives the same bits wherever it stands.
   void apart() { apart_ = true; }
 
+  /// It will not run often, as a set's last batch, which is smaller than the others: libraries take their first choice
+  /// of an algorithm, and do not compile and time several.
+  void seldom() { seldom_ = true; }
+
   /// Makes one call of two where their kernel knows how (Kernel::join) and nothing between them minds. For CUDA, where
   /// few large calls are faster than many; sums are then rounded otherwise. Call it when all is recorded.
   void join();
@@ -50,6 +54,7 @@ class Program final : public Recorder {
   std::vector<Touch> since_barrier_;
   std::string_view part_;
   bool apart_ = false;
+  bool seldom_ = false;
   mutable bool ran_ = false;
   mutable std::map<int, std::shared_ptr<void>> graphs_;  // by times
 };

@@ -35,7 +35,7 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   if (asked.schedule->engine == Engine::reverse) {
     phases_.resize(1);
     record_backprop(phases_[0].start, network, asked);
-    if (asked.optimize) join();
+    finish_programs(asked);
     return;
   }
   const PlanSpec spec = own_pace(asked, network.graph());
@@ -47,7 +47,7 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   PC_CHECK(!spec.watch || !std::holds_alternative<GradientNorm>(stop_), "plan",
            "energies cannot be watched where gradients are; use stop: steps or plateau");
   PlanBuilder(network, spec, *this).build();
-  if (spec.optimize) join();
+  finish_programs(spec);
   if (fixed) return;
   // Until the steps repeat, the signal has not reached every node, and standing still means nothing. How long that is
   // depends on the graph, not on what this plan leaves out.
@@ -59,14 +59,18 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   }
 }
 
-/// On CUDA, products that can be one are.
-void Plan::join() {
-  if (network_->exec().device != Device::cuda) return;
+/// On CUDA, products that can be one are. A batch that is smaller than the network was made for is a set's last.
+void Plan::finish_programs(const PlanSpec& spec) {
+  const bool joins = spec.optimize && network_->exec().device == Device::cuda;
+  const auto finish = [&](Program& program) {
+    if (joins) program.join();
+    if (spec.batch < network_->max_batch()) program.seldom();
+  };
   for (Phase& phase : phases_) {
-    phase.start.join();
-    for (Program& step : phase.steps) step.join();
+    finish(phase.start);
+    for (Program& step : phase.steps) finish(step);
   }
-  finish_.join();
+  finish(finish_);
 }
 
 namespace {

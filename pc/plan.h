@@ -93,7 +93,7 @@ class Plan {
     Program start;  // and, where steps are few and their number is fixed, all of them
     std::vector<Program> steps;
   };
-  void join();
+  void finish_programs(const PlanSpec& spec);
   [[nodiscard]] bool relax(const Phase& phase, int threads, int& steps) const;
 
   Network* network_;

@@ -222,6 +222,18 @@ inline void check_same_numbers(Run& a, Run& b) {
   }
 }
 
+/// The same numbers, reached in another way (relative_error, of entries of 1e-3 at least).
+inline void check_near_numbers(Run& run, Run& exact, double most) {
+  const auto left = state_of(run.network, run.problem.batch), right = state_of(exact.network, exact.problem.batch);
+  REQUIRE(left.size() == right.size());
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    const std::string& name = left[i].first;
+    CAPTURE(name);
+    REQUIRE(name == right[i].first);
+    CHECK(relative_error(left[i].second, right[i].second, 1e-3) < most);
+  }
+}
+
 /// Relaxation from a feedforward start by plain gradient descent, and no learning.
 inline PlanSpec plan_for(const Problem& problem, int steps, double rate = 0.1) {
   PlanSpec spec;
