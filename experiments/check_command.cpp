@@ -342,6 +342,11 @@ class CheckRun {
              "--laws compares with backprop: ", check_.no_backprop());
     PC_CHECK(options.after == 0 || check_.no_backprop().empty(), "check",
              "--after compares with backprop: ", check_.no_backprop());
+    for (const Prediction& p : check_.graph().predictions()) {
+      PC_CHECK(options.after == 0 || p.spec.learn_precision == 0, "check",
+               "--after compares with backprop, which does not learn the precisions of prediction ", p.name,
+               "; give precisions that stay");
+    }
     if (!options.plot.empty()) check_output(options.plot, options.config, {".svg", ".png"});
     if (!options.plot.empty()) check_plot(options.plot);
     if (!options.dump.empty()) check_output(options.dump, options.config, {".h5", ".hdf5"});

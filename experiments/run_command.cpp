@@ -197,7 +197,7 @@ class Run {
     result["test"][task_.measure()] = test;
     if (config_.next_token) {
       result["test"]["perplexity"] = std::exp2(test);
-      result["sample"] = printable(task_.write_text(config_.next_token->sample));
+      if (config_.next_token->sample > 0) result["sample"] = printable(task_.write_text(config_.next_token->sample));
     }
     result["examples_per_second"] = last.value("examples_per_second", Json());
     result["parameters"] = task_.network().graph().weight_count();

@@ -410,6 +410,9 @@ TEST_CASE("pc check: exit statuses and messages") {
     CHECK(result.status == 0);
     CHECK(has(result.out, "after 5 updates"));
     CHECK(has(result.out, "Losses before each"));
+    const Result precise = check(config, {"--after", "2", "--set", "graph.nodes.low.precision={learn: 0.05}"});
+    CHECK(precise.status == 2);
+    CHECK(has(precise.err, "backprop, which does not learn the precisions of prediction low"));
   }
   SUBCASE("--after 1: the only loss is the one that backprop starts from, whatever the schedule does with it") {
     const Result result = check(config, {"--after", "1", "--json", "--schedule", "pc", "--schedule", "zil"});
