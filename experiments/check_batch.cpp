@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pc/ops/axes.h"
+
 namespace pc::experiments {
 namespace {
 
@@ -10,11 +12,16 @@ double draw(std::uint64_t seed, NodeId node, std::uint64_t number, std::size_t i
   return philox::uniform(philox::bits(seed, Purpose::check, static_cast<std::uint32_t>(node), number, index));
 }
 
-/// How many entries an embedding has that reads the node; 0: none does.
-double entries_named_by(const Graph& graph, const Node& node) {
-  for (const EdgeId e : node.out) {
-    const Link& first = graph.edge(e).chain[0];
+/// How many things a node's numbers tell apart: entries of an embedding that reads it, or places that gather looks up
+/// in it; 0: they are no such numbers.
+double count_named_by(const Graph& graph, NodeId id) {
+  for (const EdgeId e : graph.node(id).out) {
+    const auto& [name, from, prediction, chain] = graph.edge(e);
+    const Link& first = chain[0];
     if (first.op == &find_op("embedding")) return first.attrs.at("entries");
+    if (first.op == &find_op("gather") && from.size() == 2 && from[1] == id) {
+      return double(ops::Cut(graph.node(from[0]).shape, 0, static_cast<int>(first.attrs.at("axis"))).length);
+    }
   }
   return 0;
 }
@@ -33,10 +40,10 @@ std::vector<double> random_values(const Graph& graph, NodeId id, std::int64_t si
     }
     return values;
   }
-  const double entries = entries_named_by(graph, node);
+  const double named = count_named_by(graph, id);
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double u = draw(seed, id, number, i);
-    values[i] = entries > 0 ? std::floor(entries * u) : energy == &bernoulli ? u : philox::normal(u);
+    values[i] = named > 0 ? std::floor(named * u) : energy == &bernoulli ? u : philox::normal(u);
   }
   return values;
 }

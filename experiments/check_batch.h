@@ -19,7 +19,8 @@ struct CheckBatch {
 };
 
 /// Standard normal values for nodes without predictions and for Gaussian ones, one random class along the last axis for
-/// softmax targets, uniform in (0, 1) for bernoulli targets, random entries' numbers for what an embedding reads.
+/// softmax targets, uniform in (0, 1) for bernoulli targets, random entries' numbers for what an embedding reads, and
+/// random places for the second source of a gather.
 /// `number` tells batches apart.
 CheckBatch random_batch(const Graph& graph, const std::vector<std::string>& clamped, std::int64_t size,
                         std::uint64_t seed, std::uint64_t number);

@@ -33,6 +33,12 @@ Attrs read_attrs(const ConfigTree& body, const Op& op) {
     const ConfigTree* value = fields.child(spec.name);
     if (value == nullptr) continue;
     const std::string name = fields.name_of(spec.name);
+    if (spec.list) {
+      std::vector<double> list;
+      read_value(*value, name, list);
+      set_list(attrs, spec.name, list);
+      continue;
+    }
     double number = 0;
     const bool word = value->is_scalar() && (value->scalar() == "true" || value->scalar() == "false");
     if (word) {

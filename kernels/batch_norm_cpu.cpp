@@ -18,11 +18,11 @@ void each_place(const View& x, std::int64_t channels, Body&& body) {
 
 /// n = (x - mean) * scale, for channels [begin, end); sums in float64, in the order of the places.
 template <class T>
-struct Moments {
+struct ChannelMoments {
   std::int64_t begin, end;
   std::vector<double> mean, variance;
 
-  Moments(const View& x, const BatchNormShape& s, std::int64_t first, std::int64_t last)
+  ChannelMoments(const View& x, const BatchNormShape& s, std::int64_t first, std::int64_t last)
       : begin(first), end(last), mean(size()), variance(size()) {
     if (!s.mean.empty()) {
       for (std::int64_t c = begin; c < end; ++c) {
@@ -62,7 +62,7 @@ void batch_norm_cpu(const BatchNormArgs& a, Share share) {
   with_float(a.x.dtype, [&]<class T>(T) {
     const auto [begin, end] = share.of(a.shape.channels);
     if (begin == end) return;
-    const Moments<T> m(a.x, a.shape, begin, end);
+    const ChannelMoments<T> m(a.x, a.shape, begin, end);
     const std::vector<double> scale = m.scales(a.shape.epsilon);
     const T *gain = a.gain.as<T>(), *bias = a.bias.as<T>();
     each_place<T>(a.x, a.shape.channels, [&, begin = begin, end = end](std::int64_t row, std::int64_t run) {
@@ -82,7 +82,7 @@ void batch_norm_pullback_cpu(const BatchNormPullbackArgs& a, Share share) {
     const BatchNormShape& s = a.shape;
     const auto [begin, end] = share.of(s.channels);
     if (begin == end) return;
-    const Moments<T> m(a.x, s, begin, end);
+    const ChannelMoments<T> m(a.x, s, begin, end);
     const std::vector<double> scale = m.scales(s.epsilon);
     const T* gain = a.gain.as<T>();
     const auto n = [&](const T* x, std::int64_t c) { return (x[c] - m.mean[m.at(c)]) * scale[m.at(c)]; };
@@ -114,7 +114,7 @@ void batch_norm_gain_cpu(const BatchNormGainArgs& a, Share share) {
   with_float(a.x.dtype, [&]<class T>(T) {
     const auto [begin, end] = share.of(a.shape.channels);
     if (begin == end) return;
-    const Moments<T> m(a.x, a.shape, begin, end);
+    const ChannelMoments<T> m(a.x, a.shape, begin, end);
     const std::vector<double> scale = m.scales(a.shape.epsilon);
     std::vector<double> sum(m.size());
     each_place<T>(a.x, a.shape.channels, [&, begin = begin, end = end](std::int64_t row, std::int64_t run) {
@@ -130,7 +130,7 @@ void batch_moments_cpu(const BatchMomentsArgs& a, Share share) {
   with_float(a.x.dtype, [&]<class T>(T) {
     const auto [begin, end] = share.of(a.channels);
     if (begin == end) return;
-    const Moments<T> m(a.x, {.channels = a.channels}, begin, end);
+    const ChannelMoments<T> m(a.x, {.channels = a.channels}, begin, end);
     const double places = double(a.x.count() / a.channels), unbiased = places > 1 ? places / (places - 1) : 1;
     T *mean = a.mean.as<T>(), *variance = a.variance.as<T>();
     for (std::int64_t c = begin; c < end; ++c) {

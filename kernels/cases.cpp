@@ -22,6 +22,7 @@
 #include "kernels/narrow.h"
 #include "kernels/norm.h"
 #include "kernels/philox.h"
+#include "kernels/pick.h"
 #include "kernels/pool.h"
 #include "kernels/pool_change.h"
 #include "kernels/precision.h"
@@ -80,6 +81,7 @@ class Maker {
       changes();
       softmaxes();
       embeds();
+      picks();
       attentions();
       rearranges();
       value_updates();
@@ -476,6 +478,35 @@ class Maker {
             [write](const Exec& exec, const Views& in, const Views& out) {
               embed_grad(exec, {.x = in[0], .dy = in[1], .dtable = out[0], .write = write});
             });
+      }
+    }
+  }
+
+  void picks() {
+    const std::int64_t inner = std::min<std::int64_t>(cols_, 30);
+    constexpr std::int64_t kOuter = 2, kLength = 5, kPlaces = 7;  // more places than entries: some come twice
+    const PickShape of{.length = kLength, .inner = inner};
+    const CaseView all = matrix(rows_, kOuter * kLength * inner);
+    for (const Write write : kWrites) {
+      for (const std::int64_t lists : {rows_, std::int64_t{1}}) {
+        CaseView whole = matrix(lists, kPlaces, Content::index), half = matrix(lists, kPlaces, Content::constant);
+        whole.value = kLength;
+        half.value = 2.5;
+        for (const CaseView& places : {whole, half, matrix(lists, kPlaces)}) {
+          const char* kind = places.content == Content::index      ? "whole, "
+                             : places.content == Content::constant ? "half-way, "
+                                                                   : "any number, ";
+          const std::string variant = kind + std::string(lists == 1 ? "one list, " : "") + name_of_write(write);
+          add("pick", variant, {all, places}, {matrix(rows_, kOuter * kPlaces * inner, before(write))},
+              [=](const Exec& exec, const Views& in, const Views& out) {
+                pick(exec, {.x = in[0], .places = in[1], .y = out[0], .shape = of, .write = write});
+              });
+          add("pick_back", variant, {matrix(rows_, kOuter * kPlaces * inner), places},
+              {matrix(rows_, kOuter * kLength * inner, before(write))},
+              [=](const Exec& exec, const Views& in, const Views& out) {
+                pick_back(exec, {.places = in[1], .dy = in[0], .dx = out[0], .shape = of, .write = write});
+              });
+        }
       }
     }
   }
@@ -1424,7 +1455,7 @@ std::span<const std::string_view> all_kernel_names() {
       step_control.name, choose.name, batched_gemm.name, transpose.name, permute.name, sparse_product.name,
       sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
       norm_pullback.name, norm_gain.name, batch_norm.name, batch_norm_pullback.name, batch_norm_gain.name, batch_moments.name, transpose_each.name,
-      laplace_error.name, categorical_error.name, embed.name, embed_grad.name, attention.name, attention_pullback.name,
+      laplace_error.name, categorical_error.name, embed.name, embed_grad.name, pick.name, pick_back.name, attention.name, attention_pullback.name,
       rearrange.name, rotate.name, learn_precision.name};
   // clang-format on
   return kNames;

@@ -28,6 +28,12 @@ std::string joined(const std::vector<std::string>& names) {
 
 std::string label(const EdgeSpec& spec) { return spec.name.empty() ? joined(spec.from) + "->" + spec.to : spec.name; }
 
+std::string number_of_sources(const Op& op) {
+  const std::string least = std::to_string(op.min_sources);
+  if (op.max_sources < 0) return "at least " + least;
+  return op.max_sources == op.min_sources ? least : least + " to " + std::to_string(op.max_sources);
+}
+
 /// Shapes travel backwards through operators that keep it, so that [linear, tanh] knows its width from the node.
 std::optional<Shape> wanted_after(const std::vector<OpSpec>& chain, std::size_t link, const Shape& target) {
   for (std::size_t later = link + 1; later < chain.size(); ++later) {
@@ -162,9 +168,8 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
     located(spec.place, what + ": " + std::string(op.name), [&] {
       const int given = static_cast<int>(shapes.size());
       PC_CHECK(given >= op.min_sources && (op.max_sources < 0 || given <= op.max_sources), "graph", "takes ",
-               op.min_sources == op.max_sources ? std::to_string(op.min_sources)
-                                                : "at least " + std::to_string(op.min_sources),
-               " source(s), not ", given, i == 0 && given > 1 ? "; begin the chain with add, multiply or concat" : "");
+               number_of_sources(op), " source(s), not ", given,
+               i == 0 && given > 1 ? "; begin the chain with add, multiply or concat" : "");
       Link link{&op, complete_attrs(op, spec.chain[i].attrs), {}, {}};
       OpSite site{shapes, link.attrs, wanted_after(spec.chain, i, target)};
       link.out = op.infer(site);

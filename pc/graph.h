@@ -81,6 +81,9 @@ struct Link {
   std::vector<ParamId> params;
   Shape out;
   std::shared_ptr<const Pattern> pattern = nullptr;  // of a sparse operator's weights
+
+  /// Of this use of the operator: Op::affine.
+  [[nodiscard]] bool affine() const { return op->affine_with == nullptr ? op->affine : op->affine_with(attrs); }
 };
 
 struct Edge {

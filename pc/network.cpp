@@ -310,12 +310,13 @@ std::vector<View> Network::link_state(EdgeId edge, int link, std::int64_t batch)
   const Link& l = e.chain[static_cast<std::size_t>(link)];
   if (l.op->state == nullptr) return {};
   std::vector<View> state;
-  for (const StateSpec& spec : l.op->state(l.out)) {
-    const std::string name = std::string(spec.each_sample ? "drawn/" : "running/") + e.name + "/" +
-                             std::to_string(link) + "/" + std::string(spec.name);
+  for (const StateSpec& spec : l.op->state(l.attrs, l.out)) {
+    const char* kind = !spec.fixed.empty() ? "fixed/" : spec.each_sample ? "drawn/" : "running/";
+    const std::string name = kind + e.name + "/" + std::to_string(link) + "/" + std::string(spec.name);
     const bool made = arena_.has(name);
     const View view = arena_.take(name, spec.each_sample ? spec.shape.batched(max_batch_) : spec.shape, dtype_);
-    if (!made) arena_.write(view, std::vector<double>(static_cast<std::size_t>(view.count()), spec.start));
+    const auto count = static_cast<std::size_t>(view.count());
+    if (!made) arena_.write(view, spec.fixed.empty() ? std::vector<double>(count, spec.start) : spec.fixed);
     state.push_back(spec.each_sample ? view.first_rows(batch) : view);
   }
   return state;

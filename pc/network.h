@@ -86,7 +86,8 @@ class Network {
   /// is not one.
   [[nodiscard]] const SparseViews* sparse(ParamId weight) const;
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link) const;
-  /// The state of a link whose operator has one: buffers "drawn/..." of those for each sample, "running/..." else.
+  /// The state of a link whose operator has one: buffers "drawn/..." of those for each sample, "fixed/..." of
+  /// what never changes, "running/..." else.
   [[nodiscard]] std::vector<View> link_state(EdgeId edge, int link, std::int64_t batch);
 
  private:

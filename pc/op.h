@@ -24,10 +24,15 @@ struct AttrSpec {
   std::string_view name;
   double fallback;
   std::string_view about;
+  bool list = false;  // of numbers, of any length; by default empty. See set_list
 };
 
-/// The settings of one use of an operator; every name that its table lists has a value.
+/// The settings of one use of an operator; every name that its table lists has a value, a list one for each entry.
 using Attrs = std::map<std::string, double, std::less<>>;
+
+/// A setting that is a list.
+void set_list(Attrs& attrs, std::string_view name, std::span<const double> list);
+std::vector<double> list_of(const Attrs& attrs, std::string_view name);
 
 /// What an operator knows when shapes are inferred. Shapes are per sample: the batch is not in them.
 struct OpSite {
@@ -66,8 +71,9 @@ struct SparseViews {
 struct StateSpec {
   std::string_view name;
   Shape shape;
-  bool each_sample = false;  // one for each sample of a batch; else one for all, which goes from batch to batch
-  double start = 0;          // what is in it first
+  bool each_sample = false;        // one for each sample of a batch; else one for all, which goes from batch to batch
+  double start = 0;                // what is in it first
+  std::vector<double> fixed = {};  // or what is always in it
 };
 
 /// The random numbers that a state is drawn from, one draw a batch.
@@ -107,6 +113,8 @@ struct Op {
   bool channel_bias = false;   // w[1], where it is, is added to the result by its last axis, and left out of changes
   bool sparse = false;         // the first parameter has one entry for each of the edge's pattern, in its order
   bool mixes_samples = false;  // without a state, what comes out for one sample depends on all of the batch
+  /// In place of `affine`, where that depends on the settings.
+  bool (*affine_with)(const Attrs&) = nullptr;
 
   Shape (*infer)(const OpSite&) = nullptr;
   std::vector<ParamSpec> (*params)(const OpSite&, const Shape& out) = nullptr;  // null: none
@@ -119,11 +127,11 @@ struct Op {
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
 
   /// Plans that learn, or leave gradients, are one kind; all others, which only look, are the other. The operator is
-  /// given its state in one of them.
-  enum class Serves : std::uint8_t { learning, looking };
+  /// given its state in one of them, or in both.
+  enum class Serves : std::uint8_t { learning, looking, all };
   Serves state_serves = Serves::learning;
-  std::vector<StateSpec> (*state)(const Shape& out) = nullptr;  // null: none
-  void (*draw)(const OpCall&, const StateDraw&) = nullptr;      // when a batch to learn from begins; no x yet
+  std::vector<StateSpec> (*state)(const Attrs&, const Shape& out) = nullptr;  // null: none
+  void (*draw)(const OpCall&, const StateDraw&) = nullptr;  // when a batch to learn from begins; no x yet
   void (*observe)(const OpCall&) = nullptr;  // once a batch that updates weights, with x as relaxation will find it
 
   /// For activations: which one, so that a plan may fuse it with the error that follows.
@@ -132,7 +140,7 @@ struct Op {
   Window (*max_window)(const Attrs&, const Shape& x) = nullptr;
 
   /// The largest factor by which the operator can stretch a change of one source, in the 2-norm of a sample, weights
-  /// aside (for linear: |gain|). Null: no bound exists.
+  /// aside (for linear: |gain|). Null, or infinite: no bound exists.
   double (*lipschitz)(const Attrs&) = nullptr;
 
   std::vector<OpExample> (*examples)() = nullptr;

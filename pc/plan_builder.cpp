@@ -342,7 +342,7 @@ void PlanBuilder::edge_backward(EdgeId e) {
 /// Pulls back through one link what has arrived at its output.
 void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write) {
   const Link& l = link_of(e, link);
-  const std::vector<View> x = l.op->affine ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
+  const std::vector<View> x = l.affine() ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
   const std::vector<View> w = operands_.weights(e, link);
   const std::vector<View> state = state_of(e, link);
   const OpCall call{exec_, x, w, l.attrs, network_.sparse(e, link), false, state};

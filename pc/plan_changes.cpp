@@ -22,8 +22,8 @@ bool PlanBuilder::can_use_changes() const {
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     if (constant_edge(e)) continue;
     for (const Link& link : graph_.edge(e).chain) {
-      if (!link.op->affine && !link.op->activation && link.op->change == nullptr) return false;
-      const bool bilinear = link.op->affine && link.op->products && !link.op->sparse;
+      if (!link.affine() && !link.op->activation && link.op->change == nullptr) return false;
+      const bool bilinear = link.affine() && link.op->products && !link.op->sparse;
       if (updates_in_loop() && !link.params.empty() && !bilinear) return false;
     }
   }
@@ -116,7 +116,7 @@ View PlanBuilder::start_error(PredictionId p) {
 View PlanBuilder::change(NodeId v) { return buffer("dx", v); }
 
 bool PlanBuilder::wants_whole(NodeId v) const {
-  const auto needs_x = [&](EdgeId e) { return !link_of(e, 0).op->affine; };
+  const auto needs_x = [&](EdgeId e) { return !link_of(e, 0).affine(); };
   return node(v).nudged || std::any_of(graph_.node(v).out.begin(), graph_.node(v).out.end(), needs_x);
 }
 

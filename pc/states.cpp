@@ -20,7 +20,8 @@ void each_link(const Graph& graph, Body&& body) {
 
 std::vector<View> given_state(Network& network, const PlanSpec& spec, EdgeId edge, int link) {
   const Op& op = *network.graph().edge(edge).chain[static_cast<std::size_t>(link)].op;
-  if (op.state == nullptr || learns(spec) != (op.state_serves == Op::Serves::learning)) return {};
+  const auto serves = learns(spec) ? Op::Serves::learning : Op::Serves::looking;
+  if (op.state == nullptr || (op.state_serves != serves && op.state_serves != Op::Serves::all)) return {};
   return network.link_state(edge, link, spec.batch);
 }
 

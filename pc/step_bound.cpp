@@ -20,9 +20,10 @@ constexpr int kRounds = 200;
 double stretch(Network& network, const Edge& edge, std::map<ParamId, double>& known) {
   double product = 1;
   for (const Link& link : edge.chain) {
-    PC_CHECK(link.op->lipschitz != nullptr, "step_bound", "edge ", edge.name, ": there is no bound on how ",
-             link.op->name, " stretches its sources; give a rate instead of auto");
-    product *= link.op->lipschitz(link.attrs);
+    const double most = link.op->lipschitz == nullptr ? INFINITY : link.op->lipschitz(link.attrs);
+    PC_CHECK(std::isfinite(most), "step_bound", "edge ", edge.name, ": there is no bound on how ", link.op->name,
+             " stretches its sources; give a rate instead of auto");
+    product *= most;
     if (link.params.empty()) continue;
     const ParamId weight = link.params[0];
     if (!known.contains(weight)) known[weight] = spectral_norm(network, weight);

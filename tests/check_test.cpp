@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "pc/h5.h"
 #include "tests/networks.h"
@@ -232,6 +233,16 @@ TEST_CASE("random batches: the same numbers each time, of the right kind") {
   }
   for (const int count : seen) CHECK(count > 0);
   for (const double x : batch.values.at("bits")) CHECK((x > 0 && x < 1));
+}
+
+TEST_CASE("random batches: places along the axis, for a gather that looks them up") {
+  const Graph graph(
+      {{.name = "x", .shape = {2, 3}}, {.name = "places", .shape = {40}}, {.name = "y", .shape = {2, 40}}},
+      {{.from = {"x", "places"}, .to = "y", .chain = {op("gather", {{"axis", 1}})}}});
+  const CheckBatch batch = random_batch(graph, {"x", "places"}, 2, 1, 0);
+  const Values& places = batch.values.at("places");
+  CHECK(std::set<double>(places.begin(), places.end()) == std::set<double>{0, 1, 2});
+  CHECK(batch.values.at("x")[0] != std::floor(batch.values.at("x")[0]));
 }
 
 TEST_CASE("check: one linear layer, whose gradient is known") {

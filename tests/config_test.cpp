@@ -342,6 +342,18 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
   CHECK(has(message(config_with(two + "}]}")), "no edge makes the prediction \"down\" of node a"));
   CHECK(has(message(config_with("graph: {mlp: {widths: [784, 4611686018427387904, 10]}}")), "too large"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {units: -9}}}]}")), "whole number"));
+  const auto gathered = [](const std::string& from, const std::string& settings) {
+    return message(config_with(kNodes + "[{from: " + from + ", to: label, op: {gather: {" + settings + "}}}]}"));
+  };
+  CHECK(gathered("image", "places: [3, 0]").empty());
+  CHECK(gathered("image", "axis: 0, places: [3, 3]").empty());
+  CHECK(has(gathered("image", "places: [3, 4]"), "place 4 is none of [4], which has 0 to 3 there"));
+  CHECK(has(gathered("image", "places: [3, 4]"), "t.yaml:3:"));
+  CHECK(has(gathered("image", "places: 3"), "places"));
+  CHECK(has(gathered("image", "places: [a, b]"), "places"));
+  CHECK(has(gathered("image", "place: [3, 0]"), "did you mean \"places\"?"));
+  CHECK(has(gathered("image", "places: []"), "which entries?"));
+  CHECK(has(gathered("[image, image, image]", "places: [3, 0]"), "takes 1 to 2 source(s), not 3"));
   CHECK(has(message(config_with(kMlp, "task: {classify: {on: 1, off: 1}}\n")), "are the same"));
   CHECK(has(message(config_with(kMlp, "threads: 100000\n")), "must be in [0, 1024]"));
 }

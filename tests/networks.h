@@ -703,6 +703,19 @@ Numbers<S> naive_op(const Link& link, const std::vector<const Numbers<S>*>& x, c
       for (int k = 0; k < rank; ++k) at = at * index(shapes[0][k]) + place[index(k)];
       out[i] = (*x[0])[at];
     }
+  } else if (name == "gather") {
+    const std::vector<double> fixed = list_of(link.attrs, "places");
+    const int axis = static_cast<int>(link.attrs.at("axis"));
+    std::size_t inner = 1;
+    for (int i = axis + 1; i < shapes[0].rank() && axis >= 0; ++i) inner *= index(shapes[0][i]);
+    const std::size_t n = axis < 0 ? x[0]->size() : index(shapes[0][axis]),
+                      k = fixed.empty() ? x[1]->size() : fixed.size();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const std::size_t j = i / inner % k;
+      const double place = std::round(fixed.empty() ? plain((*x[1])[j]) : fixed[j]);
+      const std::size_t from = index(std::llround(std::clamp(place, 0.0, double(n) - 1)));
+      out[i] = (*x[0])[(i / (inner * k) * n + from) * inner + i % inner];
+    }
   } else if (name == "embedding") {
     const Numbers<S>& table = w[index(link.params[0])];
     const std::size_t n = last_of(link.out), entries = attr("entries");

@@ -18,6 +18,9 @@ class Bench {
       for (const ParamSpec& spec : op.params(site, out_shape)) w_.push_back(take(spec.shape));
     }
     if (op.sparse) place(*example.pattern);
+    if (op.state_serves == Op::Serves::all) {
+      for (const StateSpec& spec : op.state(attrs_, out_shape)) set(state_.emplace_back(take(spec.shape)), spec.fixed);
+    }
   }
 
   [[nodiscard]] std::size_t sources() const { return x_.size(); }
@@ -66,7 +69,9 @@ class Bench {
 
  private:
   View take(const Shape& shape) { return arena_.take("t" + std::to_string(made_++), shape, dtype_); }
-  [[nodiscard]] OpCall call() const { return {arena_.exec(), x_, w_, attrs_, op_.sparse ? &sparse_ : nullptr}; }
+  [[nodiscard]] OpCall call() const {
+    return {arena_.exec(), x_, w_, attrs_, op_.sparse ? &sparse_ : nullptr, false, state_};
+  }
 
   void place(const Pattern& pattern) {
     const auto numbers = [&](const auto& list) {
@@ -113,7 +118,7 @@ class Bench {
   Attrs attrs_;
   std::int64_t batch_;
   DType dtype_;
-  std::vector<View> x_, w_;
+  std::vector<View> x_, w_, state_;
   SparseViews sparse_;
   int made_ = 0;
 };
@@ -392,6 +397,17 @@ TEST_CASE("ops: settings have defaults, and an unknown one is named with those t
   CHECK(contains(wrong, "linear has no setting \"width\""));
   CHECK(contains(wrong, "units, bias"));
   CHECK(contains(error_of([] { complete_attrs(ops::tanh, {{"slope", 1}}); }), "it has none"));
+}
+
+TEST_CASE("ops: a setting that is a list comes back as it was set, and has no entries by default") {
+  Values list;  // of more than ten, whose names are not in their order
+  for (int i = 0; i < 25; ++i) list.push_back(7 * i % 25);
+  Attrs given;
+  set_list(given, "places", list);
+  CHECK(list_of(complete_attrs(ops::gather, given), "places") == list);
+  CHECK(list_of(complete_attrs(ops::gather, {}), "places").empty());
+  CHECK(contains(error_of([] { complete_attrs(ops::gather, {{"place.0", 1}}); }), "it has: places, axis"));
+  CHECK(contains(error_of([] { complete_attrs(ops::gather, {{"axis.0", 1}}); }), "no setting \"axis.0\""));
 }
 
 TEST_CASE("ops: shapes that do not fit") {

@@ -2,6 +2,7 @@
 // train them as backprop does. (Their gradients are held to PyTorch's in fixtures_test.)
 #include "graphs/graphs.h"
 #include "kernels/precision.h"
+#include "pc/step_bound.h"
 #include "tests/networks.h"
 
 namespace pc::test {
@@ -47,6 +48,13 @@ TestSettings small_transformer() {
   TestSettings settings;
   settings.numbers = {{"context", 6}, {"entries", 5}, {"width", 8}, {"heads", 2}, {"layers", 2}, {"hidden", 12}};
   return settings;
+}
+
+/// Settings of a gather along an axis.
+Attrs places(const Values& list, double axis = -1) {
+  Attrs attrs{{"axis", axis}};
+  set_list(attrs, "places", list);
+  return attrs;
 }
 
 /// Tokens at the first node, and which comes next at the last one.
@@ -172,6 +180,14 @@ TEST_CASE("ops along axes: shapes that do not fit") {
   CHECK(contains(infer(ops::concat, {{3, 5}, {3, 4}}, {{"axis", 0}}), "cannot be joined along axis 0"));
   CHECK(contains(infer(ops::slice, {{3, 5}}, {{"axis", 2}, {"count", 1}}), "axis 2 is none of [3, 5]"));
   CHECK(contains(infer(ops::matmul, {{2, 3, 4}, {3, 4, 3}}, {}), "not equally deep"));
+  CHECK(contains(infer(ops::gather, {{3, 5}}, {}), "which entries? Write {gather: {places:"));
+  CHECK(contains(infer(ops::gather, {{3, 5}, {2}}, places({1})), "leave one of them out"));
+  CHECK(contains(infer(ops::gather, {{3, 5}, {2, 2}}, {}), "one list of places, [k], not [2, 2]"));
+  CHECK(contains(infer(ops::gather, {{3, 5}, {2}}, {{"axis", 2}}), "axis 2 is none of [3, 5]"));
+  CHECK(contains(infer(ops::gather, {{3, 5}}, places({4, 5}, 1)), "place 5 is none of [3, 5], which has 0 to 4"));
+  CHECK(contains(infer(ops::gather, {{3, 5}}, places({15})), "0 to 14"));
+  CHECK(contains(infer(ops::gather, {{3, 5}}, places({1, -1})), "place -1 is none"));
+  CHECK(contains(infer(ops::gather, {{3, 5}}, places({0.5})), "place 0.5 is none"));
 }
 
 TEST_CASE("embedding: the nearest entry, and NaN for no number at all") {
@@ -189,6 +205,126 @@ TEST_CASE("embedding: the nearest entry, and NaN for no number at all") {
   CHECK(row(-7) == Values{0, 1});
   CHECK(row(99) == Values{20, 21});
   CHECK(std::isnan(row(NAN)[0]));
+}
+
+TEST_CASE("gather: the nearest place of a second source, and NaN for no number at all") {
+  const auto entry = [](double place) {
+    Problem problem{.nodes = {{.name = "x", .shape = {3}}, {.name = "at", .shape = {1}}, {.name = "y", .shape = {1}}},
+                    .edges = {{.from = {"x", "at"}, .to = "y", .chain = {op("gather")}}}};
+    problem.clamp(0, {10, 20, 30});
+    problem.clamp(1, {place});
+    Run run(problem, plan_for(problem, 1));
+    run.step();
+    return read_value(run.network, "y", 1)[0];
+  };
+  CHECK(entry(1) == 20);
+  CHECK(entry(1.4) == 20);
+  CHECK(entry(1.5) == 30);
+  CHECK(entry(-7) == 10);
+  CHECK(entry(99) == 30);
+  CHECK(std::isnan(entry(NAN)));
+}
+
+TEST_CASE("gather: as slices at these places, joined, by exact schedules") {
+  const Values list = {3, 1, 4, 1};
+  Problem by_gather{.nodes = {{.name = "image", .shape = {4}}, {.name = "x", .shape = {2, 5, 3}}},
+                    .edges = {{.from = {"image"}, .to = "x", .chain = {linear(), op("tanh")}}},
+                    .batch = 3};
+  Problem by_slices = by_gather, by_source = by_gather;
+  const NodeSpec y{.name = "y", .shape = {2, 4, 3}}, label{.name = "label", .shape = {2}};
+  const EdgeSpec last{.from = {"y"}, .to = "label", .chain = {linear()}};
+  by_gather.nodes.insert(by_gather.nodes.end(), {label, y});
+  by_gather.edges.push_back({.from = {"x"}, .to = "y", .chain = {op("gather", places(list, 1)), op("tanh")}});
+  by_source.nodes.insert(by_source.nodes.end(), {label, y, {.name = "at", .shape = {4}}});
+  by_source.edges.push_back({.from = {"x", "at"}, .to = "y", .chain = {op("gather", {{"axis", 1}}), op("tanh")}});
+  by_slices.nodes.insert(by_slices.nodes.end(), {label, y});
+  EdgeSpec join{.to = "y", .chain = {op("concat", {{"axis", 1}}), op("tanh")}};
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    join.from.push_back("part" + std::to_string(i));
+    by_slices.nodes.push_back({.name = join.from.back(), .shape = {2, 1, 3}});
+    by_slices.edges.push_back({.from = {"x"},
+                               .to = join.from.back(),
+                               .chain = {op("slice", {{"axis", 1}, {"begin", list[i]}, {"count", 1}})}});
+  }
+  by_slices.edges.push_back(join);
+
+  Dice dice(8);
+  const Values image = dice.normals(3 * 4), wanted = dice.normals(3 * 2);
+  const auto gradients = [&](Problem problem, const char* schedule) {
+    problem.edges.push_back(last);
+    problem.clamp(0, image);
+    problem.clamp(2, wanted);
+    if (problem.nodes.back().name == "at") problem.clamp(4, {3, 1, 4, 1, 3, 1, 4, 1, 3, 1, 4, 1});
+    PlanSpec spec = plan_for(problem, 1);
+    spec.schedule = &find_schedule(schedule);
+    spec.gradients = true;
+    Run run(problem, spec);
+    run.step();
+    Values all;
+    for (ParamId p = 0; p < run.network.graph().param_count(); ++p) {
+      const Values one = read(run.network, run.network.gradient(p));
+      all.insert(all.end(), one.begin(), one.end());
+    }
+    return all;
+  };
+  const Values want = gradients(by_slices, "backprop");
+  CHECK(want.size() == 30 * 4 + 30 + 2 * 24 + 2);
+  for (const char* schedule : {"backprop", "zil", "fa_zil", "fixed_prediction"}) {
+    CAPTURE(schedule);
+    CHECK(relative_error(gradients(by_gather, schedule), want) < 1e-12);
+    CHECK(relative_error(gradients(by_source, schedule), want) < 1e-12);
+  }
+}
+
+TEST_CASE("gather: relaxation and learning are those of the reference, and go by changes where places are listed") {
+  for (const bool listed : {true, false}) {
+    CAPTURE(listed);
+    Problem problem{.nodes = {{.name = "image", .shape = {4}},
+                              {.name = "at", .shape = {4}},
+                              {.name = "x", .shape = {3, 2}},
+                              {.name = "y", .shape = {4, 2}},
+                              {.name = "label", .shape = {2}}},
+                    .edges = {{.from = {"image"}, .to = "x", .chain = {linear(), op("tanh")}},
+                              {.from = {"x"}, .to = "y", .chain = {op("gather", places({2, 0, 2, 1}, 0))}},
+                              {.from = {"y"}, .to = "label", .chain = {op("gather", places({7, 7, 3})), linear()}}},
+                    .batch = 2};
+    if (!listed) problem.edges[1] = {.from = {"x", "at"}, .to = "y", .chain = {op("gather", {{"axis", 0}})}};
+    Dice dice(9);
+    problem.clamp(0, dice.normals(8));
+    problem.clamp(1, {0, 0, 1, 2, 2, 0, 2, 1});
+    problem.clamp(4, dice.normals(4));
+    for (const Form form : {Form::values, Form::changes}) {
+      for (const bool optimize : {true, false}) {
+        CAPTURE(optimize);
+        PlanSpec spec = plan_for(problem, 5, 0.2);
+        spec.gradients = true;
+        spec.form = form;
+        spec.optimize = optimize;
+        Run run(problem, spec);
+        Reference reference(run.network, problem, spec);
+        run.step();
+        reference.step();
+        CHECK(run.network.arena().has("dx/x") == (listed && form == Form::changes));
+        for (const NodeId v : {2, 3}) {
+          CHECK(worst_difference(read_value(run.network, v, 2), reference.flat(v)) < 1e-12);
+        }
+        for (ParamId p = 0; p < run.network.graph().param_count(); ++p) {
+          CHECK(worst_difference(read(run.network, run.network.gradient(p)), reference.dw[index(p)]) < 1e-12);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("gather: how far it stretches a change is known of a list") {
+  CHECK(ops::gather.lipschitz(places({4, 0, 2})) == 1);
+  CHECK(ops::gather.lipschitz(places({1, 0, 1, 0, 1})) == std::sqrt(3));
+  Problem problem{.nodes = {{.name = "x", .shape = {3}}, {.name = "at", .shape = {2}}, {.name = "y", .shape = {2}}},
+                  .edges = {{.from = {"x", "at"}, .to = "y", .chain = {op("gather")}}}};
+  problem.clamp(2, {1, 2});
+  Network network(problem.graph(), test_exec(), DType::f64, 1, 0, {});
+  CHECK(contains(error_of([&] { step_bound(network, find_schedule("pc"), problem.clamps); }),
+                 "no bound on how gather stretches its sources"));
 }
 
 // --- energies ---

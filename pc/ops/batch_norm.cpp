@@ -33,7 +33,7 @@ std::vector<ParamSpec> params(const OpSite& site, const Shape& out) {
   return {{"gain", row, 1, 1, ParamRole::gain}, {"bias", row, 1, 1, ParamRole::offset}};
 }
 
-std::vector<StateSpec> state(const Shape& out) {
+std::vector<StateSpec> state(const Attrs&, const Shape& out) {
   const Shape row = {channels(out)};
   return {{.name = "mean", .shape = row}, {.name = "variance", .shape = row, .start = 1}};
 }

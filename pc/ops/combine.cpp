@@ -4,6 +4,7 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/rearrange.h"
+#include "pc/ops/axes.h"
 #include "pc/ops/ops.h"
 
 namespace pc::ops {
@@ -65,30 +66,6 @@ std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name) {
   return static_cast<std::int64_t>(value);
 }
 
-/// The axis of a sample that the settings name, or -1.
-int axis_of(const char* who, const Attrs& attrs, const Shape& shape) {
-  const double axis = attrs.find("axis")->second;
-  PC_CHECK(axis == -1 || (axis >= 0 && axis < shape.rank() && axis == std::floor(axis)), who, "axis ", axis,
-           " is none of ", shape.text(), "; they count from 0");
-  return static_cast<int>(axis);
-}
-
-/// A sample cut by an axis: `outer` times a run of entries that lie side by side.
-struct Cut {
-  std::int64_t outer = 1, length = 1, inner = 1;
-
-  Cut(const Shape& shape, int begin, int axis) {
-    if (axis < 0) {
-      for (int i = begin; i < shape.rank(); ++i) length *= shape[i];
-      return;
-    }
-    for (int i = begin; i < begin + axis; ++i) outer *= shape[i];
-    length = shape[begin + axis];
-    for (int i = begin + axis + 1; i < shape.rank(); ++i) inner *= shape[i];
-  }
-  [[nodiscard]] std::int64_t run() const { return length * inner; }
-};
-
 /// `part` is entries [begin, begin + its length) along the axis of `all`; copies the one to the other.
 void move_part(const OpCall& call, const View& from, const View& to, const Cut& part, const Cut& all,
                std::int64_t begin, bool into_all, Write write) {
@@ -111,15 +88,13 @@ Shape infer_concat(const OpSite& site) {
     for (const Shape& shape : site.sources) total += shape.count();
     return site.as_wanted({total});
   }
-  Shape out;
   for (const Shape& shape : site.sources) {
     bool fits = shape.rank() == first.rank();
     for (int i = 0; i < first.rank() && fits; ++i) fits = i == axis || shape[i] == first[i];
     PC_CHECK(fits, "concat", first.text(), " and ", shape.text(), " cannot be joined along axis ", axis);
     total += shape[axis];
   }
-  for (int i = 0; i < first.rank(); ++i) out.append(i == axis ? total : first[i]);
-  return out;
+  return with_axis(first, axis, total);
 }
 
 /// Where a source's part of a joined value lies. The axis of a value is one further than that of a sample.
@@ -169,10 +144,7 @@ Shape infer_slice(const OpSite& site) {
   const std::int64_t count = asked > 0 ? asked : axis < 0 ? site.wanted->count() : (*site.wanted)[axis];
   PC_CHECK(begin + count <= total, "slice", "entries ", begin, " to ", begin + count - 1, " of a source of shape ",
            x.text(), ", which has ", total);
-  if (axis < 0) return site.as_wanted({count});
-  Shape out;
-  for (int i = 0; i < x.rank(); ++i) out.append(i == axis ? count : x[i]);
-  return out;
+  return axis < 0 ? site.as_wanted({count}) : with_axis(x, axis, count);
 }
 
 /// `y` is the slice, in whichever shape.

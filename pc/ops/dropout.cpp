@@ -16,7 +16,9 @@ Shape infer(const OpSite& site) {
   return site.sources[0];
 }
 
-std::vector<StateSpec> state(const Shape& out) { return {{.name = "mask", .shape = out, .each_sample = true}}; }
+std::vector<StateSpec> state(const Attrs&, const Shape& out) {
+  return {{.name = "mask", .shape = out, .each_sample = true}};
+}
 
 void draw(const OpCall& call, const StateDraw& from) {
   const double kept = 1 - call.attrs.at("rate");

@@ -6,7 +6,7 @@
 namespace pc::ops {
 
 extern const Op linear, sparse_linear, matmul, constant, scale, identity, add, subtract, multiply, concat, slice,
-    softmax;
+    gather, softmax;
 extern const Op conv2d, conv_transpose2d, max_pool2d, avg_pool2d, global_avg_pool, upsample, pad;
 extern const Op flatten, reshape, channels_last, channels_first, layer_norm, rms_norm, batch_norm, dropout;
 extern const Op permute, embedding, attention, rotary;
