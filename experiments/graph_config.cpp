@@ -195,7 +195,7 @@ void check_predictions(const graphs::Description& graph, const ConfigTree& edges
       const bool used = std::any_of(graph.edges.begin(), graph.edges.end(), [&](const EdgeSpec& edge) {
         return edge.to == node.name && edge.prediction == name;
       });
-      if (!used) {
+      if (!used && !(node.prior && name == "prior")) {
         throw Error(node.place + ": no edge makes the prediction \"" + name + "\" of node " + node.name +
                     "; give one with prediction: " + name + ", or take it out");
       }

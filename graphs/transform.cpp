@@ -302,7 +302,10 @@ Description intervene(const Description& graph, const std::vector<std::string>& 
     if (!node.prior) continue;
     // As Graph makes it, but with a precision.
     node.prior = false;
-    node.predictions.emplace_back("prior", EnergySpec{&gaussian, {0.0}});
+    const auto listed = [](const auto& named) { return named.first == "prior"; };
+    if (std::none_of(node.predictions.begin(), node.predictions.end(), listed)) {
+      node.predictions.emplace_back("prior", EnergySpec{&gaussian, {0.0}});
+    }
     result.edges.push_back({.name = name + ".prior",
                             .from = {},
                             .to = name,

@@ -69,7 +69,20 @@ Graph::Graph(const std::vector<NodeSpec>& nodes, const std::vector<EdgeSpec>& ed
               .chain = {{&find_op("constant"), {}}},
               .place = spec.place},
              shared);
+    refuse_unused_energy(spec);
   }
+}
+
+/// A node that nothing but its prior predicts has no use for an energy of its own, and who wrote one meant the prior's.
+void Graph::refuse_unused_energy(const NodeSpec& spec) const {
+  const EnergySpec& own = spec.energy;
+  const bool written = own.energy != &gaussian || own.precision != EnergySpec{}.precision || own.learn_precision != 0;
+  const Node& node = this->node(find(spec.name));
+  const auto named_as_node = [&](PredictionId p) { return prediction(p).name == spec.name; };
+  if (!written || std::any_of(node.predictions.begin(), node.predictions.end(), named_as_node)) return;
+  fail_at(spec.place, "node " + spec.name +
+                          ": only its prior predicts it, so that the energy or precision is for nothing; "
+                          "write predictions: {prior: {precision: ...}}");
 }
 
 void Graph::add_node(const NodeSpec& spec) {
@@ -83,7 +96,10 @@ void Graph::add_node(const NodeSpec& spec) {
   place_.push_back(spec.place);
   const NodeId id = node_count() - 1;
   for (const auto& [name, energy] : spec.predictions) add_prediction(id, name, energy, spec.place);
-  if (spec.prior) add_prediction(id, "prior", {}, spec.place);
+  const auto of_prior = [](const auto& named) { return named.first == "prior"; };
+  if (spec.prior && std::none_of(spec.predictions.begin(), spec.predictions.end(), of_prior)) {
+    add_prediction(id, "prior", {}, spec.place);
+  }
 }
 
 PredictionId Graph::add_prediction(NodeId node, const std::string& name, const EnergySpec& spec,

@@ -36,7 +36,7 @@ struct NodeSpec {
   Shape shape;                                                  // per sample
   EnergySpec energy;                                            // of the default prediction
   std::vector<std::pair<std::string, EnergySpec>> predictions;  // of further ones, by name
-  bool prior = false;  // a trainable constant prediction of its own, named "prior"
+  bool prior = false;  // a trainable constant prediction of its own, named "prior"; `predictions` may list its energy
   std::string place;   // where it was written, for messages
 };
 
@@ -129,6 +129,7 @@ class Graph {
  private:
   void add_node(const NodeSpec& spec);
   void add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, EdgeId>>& shared);
+  void refuse_unused_energy(const NodeSpec& spec) const;
   PredictionId add_prediction(NodeId node, const std::string& name, const EnergySpec& energy, const std::string& place);
   PredictionId prediction_for(NodeId node, const EdgeSpec& spec);
   void add_params(Edge& edge, Link& link, const OpSite& site, const Link* sharer);

@@ -197,14 +197,17 @@ TEST_CASE("intervening is the do-operator: on linear graphs, the solution withou
 }
 
 TEST_CASE("intervening spares no prior, and parameters keep their names") {
-  const std::vector<NodeSpec> nodes = {{.name = "a", .shape = {2}, .prior = true}, {.name = "b", .shape = {2}}};
+  std::vector<NodeSpec> nodes = {{.name = "a", .shape = {2}, .prior = true}, {.name = "b", .shape = {2}}};
   const std::vector<EdgeSpec> edges = {{.from = {"a"}, .to = "b", .chain = {linear()}}};
   const std::vector<std::string> cut = {"a"};
-  const graphs::Description done = graphs::intervene({nodes, edges}, cut);
-  const Graph before(nodes, edges), after(done.nodes, done.edges);
-  REQUIRE(before.param_count() == after.param_count());
-  for (ParamId p = 0; p < before.param_count(); ++p) CHECK(before.param(p).name == after.param(p).name);
-  for (const PredictionId p : after.node(0).predictions) CHECK(after.prediction(p).spec.precision[0] == 0);
+  for (const bool listed : {false, true}) {
+    if (listed) nodes[0].predictions = {{"prior", {&gaussian, {0.5}}}};
+    const graphs::Description done = graphs::intervene({nodes, edges}, cut);
+    const Graph before(nodes, edges), after(done.nodes, done.edges);
+    REQUIRE(before.param_count() == after.param_count());
+    for (ParamId p = 0; p < before.param_count(); ++p) CHECK(before.param(p).name == after.param(p).name);
+    for (const PredictionId p : after.node(0).predictions) CHECK(after.prediction(p).spec.precision[0] == 0);
+  }
 }
 
 TEST_CASE("a node seen through noise is weighed by its precision") {
