@@ -75,6 +75,7 @@ int graph_command(const std::filesystem::path& config, const std::vector<std::st
                   const std::filesystem::path& svg, const Common& common);
 int check_command(const CheckOptions& options, const Common& common);
 int bench_command(const BenchOptions& options, const Common& common);
+int list_command(const std::string& name, const Common& common);  // empty: everything
 int devices_command(const Common& common);
 int data_list_command(const Common& common);
 int data_verify_command(const std::string& set, const std::filesystem::path& root, const Common& common);

@@ -1,14 +1,19 @@
-// pc devices, pc data list, pc data verify: what there is to run on, and to run with.
+// pc list, pc devices, pc data list, pc data verify: what configs can name, and what there is to run on and with.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "experiments/commands.h"
 #include "experiments/data/bytes.h"
 #include "experiments/data/locate.h"
 #include "experiments/names.h"
+#include "graphs/graphs.h"
 #include "kernels/exec.h"
+#include "pc/energy.h"
+#include "pc/op.h"
+#include "pc/schedule.h"
 
 namespace pc::experiments {
 
@@ -90,6 +95,76 @@ int data_verify_command(const std::string& set, const std::filesystem::path& giv
   out["fine"] = fine;
   if (common.json) fmt::print("{}\n", out.dump());
   return static_cast<int>(fine ? ExitStatus::done : ExitStatus::failed);
+}
+
+namespace {
+
+/// Something that a config can name.
+struct Part {
+  std::string_view kind, name, about;
+  std::string settings;  // as people read them
+  Json json;             // of an operator
+};
+
+/// From the operator's own table.
+Part part_of(const Op& op) {
+  Part part{.kind = "operator", .name = op.name, .about = op.about, .settings = {}, .json = Json::array()};
+  for (const AttrSpec& attr : op.attrs) {
+    part.settings +=
+        fmt::format("  {:<14} {:<8} {}\n", attr.name, attr.list ? "[]" : fmt::format("{}", attr.fallback), attr.about);
+    part.json.push_back(
+        {{"name", attr.name}, {"default", attr.list ? Json::array() : Json(attr.fallback)}, {"about", attr.about}});
+  }
+  return part;
+}
+
+std::vector<Part> all_parts() {
+  std::vector<Part> all;
+  for (const Op* op : all_ops()) all.push_back(part_of(*op));
+  for (const graphs::Network* network : graphs::all_networks()) {
+    Part part{.kind = "network", .name = network->name, .about = network->about, .settings = {}, .json = {}};
+    std::istringstream lines{std::string(network->keys)};
+    for (std::string line; std::getline(lines, line);) part.settings += "  " + line + "\n";
+    all.push_back(std::move(part));
+  }
+  for (const Energy* energy : all_energies()) all.push_back({"energy", energy->name, energy->about, {}, {}});
+  for (const Schedule& schedule : all_schedules()) all.push_back({"schedule", schedule.name, schedule.about, {}, {}});
+  return all;
+}
+
+}  // namespace
+
+int list_command(const std::string& name, const Common& common) {
+  std::vector<Part> parts = all_parts();
+  if (!name.empty()) {
+    std::vector<std::string> known;
+    for (const Part& part : parts) known.emplace_back(part.name);
+    std::erase_if(parts, [&](const Part& part) { return part.name != name; });
+    PC_CHECK(!parts.empty(), "list", "there is no operator, network, energy or schedule \"", name, "\"",
+             did_you_mean(name, known));
+  }
+  if (common.json) {
+    Json out = Json::array();
+    for (const Part& part : parts) {
+      out.push_back({{"kind", part.kind}, {"name", part.name}, {"about", part.about}});
+      if (part.kind == "operator") out.back()["settings"] = part.json;
+      if (part.kind == "network") out.back()["settings"] = part.settings;
+    }
+    fmt::print("{}\n", out.dump());
+    return 0;
+  }
+  std::string_view kind;
+  for (const Part& part : parts) {
+    if (!name.empty()) {
+      fmt::print("{} {}: {}\n{}", part.kind, part.name, part.about, part.settings);
+      continue;
+    }
+    if (part.kind != kind) fmt::print("{}{}\n", kind.empty() ? "" : "\n", part.kind);
+    kind = part.kind;
+    fmt::print("  {:<22} {}\n", part.name, part.about);
+  }
+  if (name.empty()) fmt::print("\npc list NAME shows the settings of one.\n");
+  return 0;
 }
 
 }  // namespace pc::experiments

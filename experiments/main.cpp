@@ -25,7 +25,8 @@ constexpr const char* kAbout =
     "  pc check configs/mnist.yaml                     compare every schedule's gradients with backprop's\n"
     "  pc bench configs/bench/mlp128.yaml --parts      how fast is a training step, and where does the time go\n"
     "  pc eval runs/quickstart                         measure a run again\n"
-    "  pc query runs/quickstart --clamp image=index:0  ask a trained network anything\n\n"
+    "  pc query runs/quickstart --clamp image=index:0  ask a trained network anything\n"
+    "  pc list conv2d                                  see what an operator or a network can be told\n\n"
     "Configs are explained key by key in configs/base.yaml. Data is looked for under PC_DATA_DIR.";
 
 constexpr const char* kFooter =
@@ -242,6 +243,12 @@ int main(int argc, char** argv) {
   add_set(*bench, bench_options.overrides);
   add_common(*bench, common);
   bench->callback([&] { action = [&] { return bench_command(bench_options, common); }; });
+
+  std::string name;
+  CLI::App* list_parts = app.add_subcommand("list", "Operators, networks, energies and schedules, and their settings");
+  list_parts->add_option("NAME", name, "One of them: what can be set, and what it is if it is not");
+  add_common(*list_parts, common);
+  list_parts->callback([&] { action = [&] { return list_command(name, common); }; });
 
   CLI::App* devices = app.add_subcommand("devices", "Show what this program can run on here");
   add_common(*devices, common);

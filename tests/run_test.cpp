@@ -2,9 +2,13 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <thread>
 
+#include "pc/op.h"
+#include "pc/schedule.h"
 #include "tests/program.h"
 
 using namespace pc::test;
@@ -245,6 +249,19 @@ TEST_CASE("pc graph, devices and data list") {
   } else {
     CHECK(has(drawn.err, "Graphviz"));
   }
+
+  const Json parts = Json::parse(run_program(scratch, {"list", "--json"}).out);
+  std::map<std::string, int> kinds;
+  for (const Json& part : parts) ++kinds[part["kind"]];
+  CHECK(kinds["operator"] == std::ssize(pc::all_ops()));
+  CHECK(kinds["schedule"] == std::ssize(pc::all_schedules()));
+  const Json conv = Json::parse(run_program(scratch, {"list", "conv2d", "--json"}).out);
+  REQUIRE(conv.size() == 1);
+  CHECK(conv[0]["settings"].size() == pc::find_op("conv2d").attrs.size());
+  CHECK(has(run_program(scratch, {"list", "decoder"}).out, "a trainable constant predicts the code"));
+  const Result none = run_program(scratch, {"list", "conv3d"});
+  CHECK(none.status == 2);
+  CHECK(has(none.err, "did you mean \"conv2d\"?"));
 
   const Result devices = run_program(scratch, {"devices", "--json"});
   CHECK(devices.status == 0);
