@@ -100,15 +100,15 @@ int data_verify_command(const std::string& set, const std::filesystem::path& giv
 namespace {
 
 /// Something that a config can name.
-struct Part {
+struct Listed {
   std::string_view kind, name, about;
   std::string settings;  // as people read them
   Json json;             // of an operator
 };
 
 /// From the operator's own table.
-Part part_of(const Op& op) {
-  Part part{.kind = "operator", .name = op.name, .about = op.about, .settings = {}, .json = Json::array()};
+Listed listed(const Op& op) {
+  Listed part{.kind = "operator", .name = op.name, .about = op.about, .settings = {}, .json = Json::array()};
   for (const AttrSpec& attr : op.attrs) {
     part.settings +=
         fmt::format("  {:<14} {:<8} {}\n", attr.name, attr.list ? "[]" : fmt::format("{}", attr.fallback), attr.about);
@@ -118,11 +118,11 @@ Part part_of(const Op& op) {
   return part;
 }
 
-std::vector<Part> all_parts() {
-  std::vector<Part> all;
-  for (const Op* op : all_ops()) all.push_back(part_of(*op));
+std::vector<Listed> everything_listed() {
+  std::vector<Listed> all;
+  for (const Op* op : all_ops()) all.push_back(listed(*op));
   for (const graphs::Network* network : graphs::all_networks()) {
-    Part part{.kind = "network", .name = network->name, .about = network->about, .settings = {}, .json = {}};
+    Listed part{.kind = "network", .name = network->name, .about = network->about, .settings = {}, .json = {}};
     std::istringstream lines{std::string(network->keys)};
     for (std::string line; std::getline(lines, line);) part.settings += "  " + line + "\n";
     all.push_back(std::move(part));
@@ -135,17 +135,17 @@ std::vector<Part> all_parts() {
 }  // namespace
 
 int list_command(const std::string& name, const Common& common) {
-  std::vector<Part> parts = all_parts();
+  std::vector<Listed> parts = everything_listed();
   if (!name.empty()) {
     std::vector<std::string> known;
-    for (const Part& part : parts) known.emplace_back(part.name);
-    std::erase_if(parts, [&](const Part& part) { return part.name != name; });
+    for (const Listed& part : parts) known.emplace_back(part.name);
+    std::erase_if(parts, [&](const Listed& part) { return part.name != name; });
     PC_CHECK(!parts.empty(), "list", "there is no operator, network, energy or schedule \"", name, "\"",
              did_you_mean(name, known));
   }
   if (common.json) {
     Json out = Json::array();
-    for (const Part& part : parts) {
+    for (const Listed& part : parts) {
       out.push_back({{"kind", part.kind}, {"name", part.name}, {"about", part.about}});
       if (part.kind == "operator") out.back()["settings"] = part.json;
       if (part.kind == "network") out.back()["settings"] = part.settings;
@@ -154,7 +154,7 @@ int list_command(const std::string& name, const Common& common) {
     return 0;
   }
   std::string_view kind;
-  for (const Part& part : parts) {
+  for (const Listed& part : parts) {
     if (!name.empty()) {
       fmt::print("{} {}: {}\n{}", part.kind, part.name, part.about, part.settings);
       continue;
