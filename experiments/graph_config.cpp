@@ -200,6 +200,16 @@ void check_predictions(const graphs::Description& graph, const ConfigTree& edges
                     "; give one with prediction: " + name + ", or take it out");
       }
     }
+    const EnergySpec& own = node.energy;
+    const bool written = own.energy != &gaussian || own.precision != EnergySpec{}.precision || own.learn_precision != 0;
+    const bool predicted = std::any_of(graph.edges.begin(), graph.edges.end(), [&](const EdgeSpec& edge) {
+      return edge.to == node.name && edge.prediction.empty();
+    });
+    // Whoever wrote it meant the prior's, which is a prediction of its own.
+    if (node.prior && written && !predicted) {
+      throw Error(node.place + ": node " + node.name +
+                  " has an energy or precision, but only its prior predicts it; write predictions: {prior: {...}}");
+    }
   }
 }
 

@@ -69,20 +69,7 @@ Graph::Graph(const std::vector<NodeSpec>& nodes, const std::vector<EdgeSpec>& ed
               .chain = {{&find_op("constant"), {}}},
               .place = spec.place},
              shared);
-    refuse_unused_energy(spec);
   }
-}
-
-/// A node that nothing but its prior predicts has no use for an energy of its own, and who wrote one meant the prior's.
-void Graph::refuse_unused_energy(const NodeSpec& spec) const {
-  const EnergySpec& own = spec.energy;
-  const bool written = own.energy != &gaussian || own.precision != EnergySpec{}.precision || own.learn_precision != 0;
-  const Node& node = this->node(find(spec.name));
-  const auto named_as_node = [&](PredictionId p) { return prediction(p).name == spec.name; };
-  if (!written || std::any_of(node.predictions.begin(), node.predictions.end(), named_as_node)) return;
-  fail_at(spec.place, "node " + spec.name +
-                          ": only its prior predicts it, so that the energy or precision is for nothing; "
-                          "write predictions: {prior: {precision: ...}}");
 }
 
 void Graph::add_node(const NodeSpec& spec) {

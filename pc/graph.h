@@ -129,7 +129,6 @@ class Graph {
  private:
   void add_node(const NodeSpec& spec);
   void add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, EdgeId>>& shared);
-  void refuse_unused_energy(const NodeSpec& spec) const;
   PredictionId add_prediction(NodeId node, const std::string& name, const EnergySpec& energy, const std::string& place);
   PredictionId prediction_for(NodeId node, const EdgeSpec& spec);
   void add_params(Edge& edge, Link& link, const OpSite& site, const Link* sharer);

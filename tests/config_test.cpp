@@ -340,6 +340,12 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
       "graph: {nodes: {a: {shape: [2], predictions: {down: {}}}, b: {shape: [2]}}, edges: [{from: b, to: a, op: linear";
   CHECK(has(message(config_with(two + ", prediction: dwon}]}")), "did you mean \"down\"?"));
   CHECK(has(message(config_with(two + "}]}")), "no edge makes the prediction \"down\" of node a"));
+  const auto prior = [](const std::string& more) {
+    return message(config_with("graph: {nodes: {a: {shape: [2]}, b: {shape: [2], prior: true, " + more +
+                               "}}, edges: [{from: b, to: a, op: linear}]}"));
+  };
+  CHECK(has(prior("precision: 0.1"), "only its prior predicts it; write predictions: {prior: {...}}"));
+  CHECK(prior("predictions: {prior: {precision: 0.1}}").empty());
   CHECK(has(message(config_with("graph: {mlp: {widths: [784, 4611686018427387904, 10]}}")), "too large"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {units: -9}}}]}")), "whole number"));
   const auto gathered = [](const std::string& from, const std::string& settings) {
