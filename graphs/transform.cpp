@@ -299,19 +299,10 @@ Description intervene(const Description& graph, const std::vector<std::string>& 
     NodeSpec& node = node_named(result, name);
     node.energy.precision = {0.0};
     for (auto& [prediction, energy] : node.predictions) energy.precision = {0.0};
-    if (!node.prior) continue;
-    // As Graph makes it, but with a precision.
-    node.prior = false;
     const auto listed = [](const auto& named) { return named.first == "prior"; };
-    if (std::none_of(node.predictions.begin(), node.predictions.end(), listed)) {
+    if (node.prior && std::none_of(node.predictions.begin(), node.predictions.end(), listed)) {
       node.predictions.emplace_back("prior", EnergySpec{&gaussian, {0.0}});
     }
-    result.edges.push_back({.name = name + ".prior",
-                            .from = {},
-                            .to = name,
-                            .prediction = "prior",
-                            .chain = {{&find_op("constant"), {}}},
-                            .place = node.place});
   }
   return result;
 }
