@@ -51,9 +51,10 @@ struct Matrix {
   __device__ Pack<T, n> or_zero(At<n> at) const {
     return data == nullptr ? Pack<T, n>{} : (*this)(at);
   }
-  /// Whether packs may be read and written.
+  /// Whether packs may be read and written; where there is nothing, nothing is.
   [[nodiscard]] bool packs() const {
-    return ld % kPack<T> == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, kPack<T>>) == 0;
+    return data == nullptr ||
+           (ld % kPack<T> == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, kPack<T>>) == 0);
   }
 };
 

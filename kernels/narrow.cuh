@@ -48,7 +48,9 @@ class Narrow {
     }
   }
   /// Whether four entries may be written at once.
-  [[nodiscard]] bool packs() const { return ld_ % 4 == 0 && reinterpret_cast<std::uintptr_t>(data_) % 8 == 0; }
+  [[nodiscard]] bool packs() const {
+    return data_ == nullptr || (ld_ % 4 == 0 && reinterpret_cast<std::uintptr_t>(data_) % 8 == 0);
+  }
 
  private:
   void* data_ = nullptr;
