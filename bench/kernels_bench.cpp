@@ -4,6 +4,7 @@
 
 #include "kernels/cases.h"
 #include "kernels/exec.h"
+#include "kernels/narrow.h"
 #include "kernels/program.h"
 
 namespace {
@@ -21,6 +22,7 @@ class Filled {
       const double value = kernels::case_entry(spec, stream, i);
       switch (spec.dtype) {
         case DType::f32:
+        case DType::tf32:
           view_.as<float>()[i] = float(value);
           break;
         case DType::f64:
@@ -32,12 +34,24 @@ class Filled {
         case DType::u8:
           view_.as<std::uint8_t>()[i] = std::uint8_t(value);
           break;
+        case DType::f16:
+        case DType::bf16: {
+          const float entry = float(value);
+          const View place{view_.as<std::uint16_t>() + i, {1, 1}, spec.dtype};
+          kernels::narrow_row({place, overflow()}, 0, &entry);
+          break;
+        }
       }
     }
   }
   [[nodiscard]] const View& view() const { return view_; }
 
  private:
+  static View overflow() {
+    static double flag = 0;
+    return {&flag, {}, DType::f64};
+  }
+
   std::vector<std::byte> bytes_;
   View view_;
 };
