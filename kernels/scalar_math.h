@@ -86,6 +86,17 @@ PC_HD float exp(float x) {
 }
 PC_HD double exp(double x) { return std::exp(x); }
 
+/// e^x - 1 for |x| <= 1/2: a series, to 3e-8 of it.
+PC_HD float expm1_near_zero(float x) {
+  float p = 1.0F / 5040.0F;
+  p = std::fma(p, x, 1.0F / 720.0F);
+  p = std::fma(p, x, 1.0F / 120.0F);
+  p = std::fma(p, x, 1.0F / 24.0F);
+  p = std::fma(p, x, 1.0F / 6.0F);
+  p = std::fma(p, x, 0.5F);
+  return std::fma(p * x, x, x);
+}
+
 /// 1 / (1 + e^-x)
 template <class T>
 PC_HD T sigmoid(T x) {
@@ -226,10 +237,13 @@ PC_HD ValueSlope<T> change(T z, T dz, T leak) {
   } else if constexpr (straight) {
     return {before.slope == after.slope ? after.slope * dz : difference, after.slope};
   } else if constexpr (kind == Activation::tanh && sizeof(T) == sizeof(float)) {
-    // tanh(z + dz) - tanh(z) = tanh(dz) (1 - tanh(z)^2) / (1 + tanh(z) tanh(dz)): the addition theorem. Far away the
-    // denominator may vanish.
-    const T t = before.value, by = scalar::tanh(dz), gain = divide(by * before.slope, T(1) + t * by);
-    return {dz < T(0.5) && dz > T(-0.5) ? gain : difference, after.slope};
+    // With a = exp(2 z) and b = exp(2 (z + dz)), tanh(z + dz) - tanh(z) = 2 (b - a) / ((a + 1) (b + 1)). Beyond kFar
+    // tanh is 1 to the last digit.
+    constexpr T kFar = 12;
+    const T a = exp(T(2) * min(kFar, max(-kFar, z))), b = exp(T(2) * min(kFar, max(-kFar, z + dz)));
+    const T apart = dz < T(0.25) && dz > T(-0.25) ? a * expm1_near_zero(T(2) * dz) : b - a;
+    const T inverse = divide(T(1), (a + T(1)) * (b + T(1))), of_b = inverse * (a + T(1));
+    return {T(2) * apart * inverse, T(4) * b * of_b * of_b};
   } else if constexpr (sizeof(T) == sizeof(float)) {
     // The slope errs by dz^2 / 24 times the third derivative, the difference by the rounding of f: about 1e-5 of the
     // change at the border between them.
