@@ -192,7 +192,10 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
   edges_.push_back(std::move(edge));
   const EdgeId id = edge_count() - 1;
   const Edge& made = edges_.back();
-  predictions_[static_cast<std::size_t>(made.prediction)].edges.push_back(id);
+  // What ends in a product comes last: to sum up the others need not wait for it.
+  auto& edges = predictions_[static_cast<std::size_t>(made.prediction)].edges;
+  const auto ends_in_product = [&](EdgeId e) { return this->edge(e).chain.back().op->products; };
+  edges.insert(ends_in_product(id) ? edges.end() : std::find_if(edges.begin(), edges.end(), ends_in_product), id);
   for (const NodeId from : std::set<NodeId>(made.from.begin(), made.from.end())) {
     nodes_[static_cast<std::size_t>(from)].out.push_back(id);
   }

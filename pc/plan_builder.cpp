@@ -207,6 +207,7 @@ void PlanBuilder::predict_edges(PredictionId p, bool constant_ones, View mu, Wri
 void PlanBuilder::predict(PredictionId p) {
   const Prediction& prediction = graph_.prediction(p);
   PredictionState& s = state(p);
+  const View out = p == direct_ ? value(prediction.node) : mu(p);
   Key key, constant;
   bool any_constant = false, any_moving = false;
   for (const EdgeId e : prediction.edges) {
@@ -224,11 +225,11 @@ void PlanBuilder::predict(PredictionId p) {
     const EdgeId e = prediction.edges[0];
     return predict_inner(e, last_made(e) + 1);
   }
-  if (prediction.edges.empty()) return kernels::fill(exec_, {.out = mu(p)});
+  if (prediction.edges.empty()) return kernels::fill(exec_, {.out = out});
   if (!any_constant || !any_moving) {
     Write write = Write::set;
     for (const EdgeId e : prediction.edges) {
-      predict_edge(e, mu(p), write);
+      predict_edge(e, out, write);
       write = Write::add;
     }
     return;
@@ -237,8 +238,8 @@ void PlanBuilder::predict(PredictionId p) {
   // but in the same order, so that the numbers are the same.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
-  kernels::copy(exec_, {.in = base, .out = mu(p)});
-  predict_edges(p, false, mu(p), Write::add);
+  kernels::copy(exec_, {.in = base, .out = out});
+  predict_edges(p, false, out, Write::add);
 }
 
 void PlanBuilder::predict_all() {

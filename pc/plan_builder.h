@@ -150,6 +150,7 @@ class PlanBuilder {
   void observe_start();
   void restart();
   void sweep();
+  [[nodiscard]] bool starts_directly(NodeId v) const;
   void set_to_prediction(NodeId v);
   void clamp_part(NodeId v);
   void evaluate(int t, bool want_energy);
@@ -258,6 +259,7 @@ class PlanBuilder {
   bool gated_ = false;           // weights learn from what the gate lets through
   bool backward_ = false;        // errors as variables: on the way back
   bool teaching_ = false;        // weights learn from the next errors
+  PredictionId direct_ = -1;     // what is predicted now in the place of the value
   bool starts_changes_ = false;  // what is predicted now is what changes will be counted from
   bool by_changes_ = false;  // from the first look on, the values that move are "dx"; by the front, "x" keeps the start
   std::vector<NodeState> nodes_;
@@ -269,6 +271,7 @@ class PlanBuilder {
   std::vector<Key> weight_changes_;                 // by parameter: what its change was made from
   std::set<ParamId> written_;                       // gradients that have been begun
   std::optional<kernels::SettleArgs> sliced_;       // the whole relaxation, where it is one call
+  bool tiled_ = false;                              // which is cut into tiles
 };
 
 }  // namespace pc

@@ -14,6 +14,15 @@ namespace pc {
 
 // --- the start ---
 
+/// Whether a node's first prediction may be made in the place of its value: where changes are counted from it, and
+/// nobody looks at the prediction itself.
+bool PlanBuilder::starts_directly(NodeId v) const {
+  const PredictionId p = graph_.node(v).predictions[0];
+  const bool observed = std::find(spec_.observed.begin(), spec_.observed.end(), v) != spec_.observed.end();
+  return spec_.optimize && node(v).free == Free::all && !node(v).nudged && !observed && !state(p).fused &&
+         !state(p).pooled && graph_.prediction(p).spec.energy == &gaussian && can_use_changes();
+}
+
 /// x <- mu, where x is free.
 void PlanBuilder::set_to_prediction(NodeId v) {
   if (graph_.node(v).predictions.empty() || node(v).free == Free::none) return;
@@ -24,7 +33,7 @@ void PlanBuilder::set_to_prediction(NodeId v) {
     predict_end(graph_.prediction(p).edges[0], value(v));
   } else {
     if (lacks_end) predict_end(graph_.prediction(p).edges[0], mu(p));
-    kernels::copy(exec_, {.in = mu(p), .out = value(v), .mask = free_mask(v)});
+    if (p != direct_) kernels::copy(exec_, {.in = mu(p), .out = value(v), .mask = free_mask(v)});
   }
   node(v).version = fresh();
   if (node(v).free == Free::all && terms(p).energy->zero_at_prediction) {
@@ -80,8 +89,10 @@ void PlanBuilder::start_values() {
   if (order) {
     for (const NodeId v : *order) {
       if (graph_.node(v).predictions.empty() || node(v).free == Free::none) continue;
+      if (starts_directly(v)) direct_ = graph_.node(v).predictions[0];
       predict(graph_.node(v).predictions[0]);
       set_to_prediction(v);
+      direct_ = -1;
     }
   } else {
     for (int i = 0; i < init.sweeps; ++i) sweep();
