@@ -5,7 +5,7 @@ target_compile_features(pc_options INTERFACE cxx_std_20)
 # GCC 12 sees overlaps in std::string that are none (its bug 105651): no -Wrestrict.
 # Argument structs are filled by name, and what is left out has its default: no -Wmissing-field-initializers.
 # -ffp-contract=off, --fmad=false: a value is the same wherever a formula is inlined; products that should be fused say so
-# (std::fma, Eigen). The two -fno flags let loops over <cmath>-like formulas vectorise; they change no value.
+# (std::fma, Eigen); a target with PC_FUSED lets them fuse. The two -fno flags let loops over <cmath>-like formulas vectorise; they change no value.
 set(pc_cxx_flags -Wall -Wextra -Wpedantic -Wnon-virtual-dtor -Woverloaded-virtual
     -Wno-missing-field-initializers -Wno-restrict -Werror -fopenmp-simd
     -ffp-contract=off -fno-math-errno -fno-trapping-math)
@@ -23,4 +23,4 @@ string(REPLACE ";" "," pc_nvcc_host_flags "-Wall;-Wextra;-Wno-missing-field-init
 target_compile_options(pc_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${pc_cxx_flags}>"
   # CMake 3.25 does not know CUDA20, so the standard is passed by hand
-  "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--fmad=false;--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=${pc_nvcc_host_flags}>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20$<$<NOT:$<BOOL:$<TARGET_PROPERTY:PC_FUSED>>>:;--fmad=false>;--extended-lambda;--expt-relaxed-constexpr;-Xcompiler=${pc_nvcc_host_flags}>")

@@ -94,8 +94,8 @@ class Bench {
   /// The slowest first. Whatever was learned is lost: it runs updates again and again.
   std::vector<PartTime> parts();
 
-  /// Whether the relaxation is one kernel (Regime::sliced).
-  [[nodiscard]] bool sliced() const { return plan().regime() == Regime::sliced; }
+  /// How the relaxation runs.
+  [[nodiscard]] Regime regime() const { return plan().regime(); }
 
  private:
   class Rotation;

@@ -87,7 +87,7 @@ class BenchRun {
     out["threads"] = bench_.threads();
     out["dtype"] = name_of(config_.dtype);
     out["gemm"] = arithmetic();
-    out["regime"] = bench_.sliced() ? "sliced" : "library";
+    out["regime"] = name_of(bench_.regime());
     out["schedule"] = config_.relax.schedule->name;
     out["batch"] = batch_;
     out["relax_steps"] = speed_.relax_steps;

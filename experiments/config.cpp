@@ -357,8 +357,10 @@ Config read_config(ConfigTree tree) {
   }
   if (const ConfigTree* node = fields.child("plan")) {
     Fields plan(*node, "plan");
-    static constexpr std::pair<std::string_view, Regime> kRegimes[] = {
-        {"auto", Regime::automatic}, {"library", Regime::library}, {"sliced", Regime::sliced}};
+    static constexpr std::pair<std::string_view, Regime> kRegimes[] = {{"auto", Regime::automatic},
+                                                                       {"library", Regime::library},
+                                                                       {"sliced", Regime::sliced},
+                                                                       {"tiled", Regime::tiled}};
     static constexpr std::pair<std::string_view, Form> kForms[] = {
         {"auto", Form::automatic}, {"values", Form::values}, {"changes", Form::changes}};
     plan.read("optimize", config.optimize)

@@ -88,15 +88,23 @@ class Tables {
   Tables(CudaContext& context, std::size_t most, bool now = false)
       : context_(context), now_(now), room_(most), memory_(allocate(most * sizeof(void*))) {
     context_.tables = [this](const std::vector<void*>& pointers) { return add(pointers); };
+    context_.keeps = [this](const void* data, std::size_t bytes) -> const void* {
+      kept_.push_back(copy_of(data, bytes));
+      return kept_.back();
+    };
   }
   Tables(const Tables&) = delete;
   Tables& operator=(const Tables&) = delete;
-  ~Tables() { context_.tables = nullptr; }
+  ~Tables() {
+    context_.tables = nullptr;
+    context_.keeps = nullptr;
+  }
 
   /// Once nothing is being captured.
-  Memory take() {
+  std::vector<Memory> take() {
     copy_bytes(context_, memory_, all_.data(), all_.size() * sizeof(void*));
-    return std::move(memory_);
+    kept_.push_back(std::move(memory_));
+    return std::move(kept_);
   }
 
  private:
@@ -113,13 +121,14 @@ class Tables {
   std::size_t room_;
   Memory memory_;
   std::vector<void*> all_;
+  std::vector<Memory> kept_;
 };
 
 constexpr std::size_t kPointers = 3;  // of one entry, at most
 
 /// A graph, and what it reads beside its calls' own memory.
 struct Captured {
-  Memory tables;
+  std::vector<Memory> tables;
   GraphExec exec;
 };
 

@@ -15,6 +15,7 @@
 #include "kernels/conv.h"
 #include "kernels/embed.h"
 #include "kernels/energy.h"
+#include "kernels/exec.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
 #include "kernels/map.h"
@@ -32,6 +33,7 @@
 #include "kernels/rotate.h"
 #include "kernels/runge_kutta.h"
 #include "kernels/settle.h"
+#include "kernels/settle_tiles.h"
 #include "kernels/softmax.h"
 #include "kernels/sparse.h"
 #include "kernels/split.h"
@@ -92,6 +94,7 @@ class Maker {
       arrivals();
       runge_kuttas();
       settles();
+      tiled_settles();
       sparse();
       convolutions();
       pools();
@@ -891,6 +894,56 @@ class Maker {
     }
   }
 
+  /// The same cut into tiles: g -> h and back, g -> k beside an identity from h, h -> y, which is clamped.
+  void tiled_settles() {
+    if (dtype_ != DType::f32 || rows_ < 5) return;
+    const std::int64_t n = (cols_ + 7) / 8 * 8, wide = n + 8, m = 5;
+    for (const DType type : {DType::f16, DType::bf16}) {
+      const auto weights = [&](std::int64_t rows, std::int64_t cols) {
+        CaseView view = packed(rows, cols);
+        view.dtype = type;
+        return view;
+      };
+      CaseView part = matrix(rows_, n, Content::nan);
+      part.dtype = type;
+      const CaseView moved = matrix(rows_, wide, Content::nan);
+      add("settle", std::string("tiles of ") + std::string(pc::name_of(type)),
+          {matrix(rows_, n), matrix(rows_, wide), matrix(rows_, wide), matrix(rows_, m), weights(wide, n),
+           weights(wide, n), weights(n, wide), weights(m, wide), matrix(rows_, wide), matrix(rows_, m)},
+          {matrix(rows_, n, Content::nan), moved, moved, scalar(0), matrix(rows_, n, Content::nan), part, part},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            if (!is_hopper(exec)) return fail("settle", "needs a GPU of compute capability 9.0");
+            SettleArgs args{.steps = 5, .rate = 0.05, .momentum = 0.5, .exponent = 6, .overflow = out[3]};
+            args.nodes.add({.x = in[0],
+                            .dx = out[0],
+                            .whole = out[4],
+                            .narrow = {out[5], out[3]},
+                            .narrow_whole = {out[6], out[3]}});
+            args.nodes.add({in[1], out[1]});
+            args.nodes.add({in[2], out[2]});
+            args.nodes.add({in[3]});
+            args.predictions.add({.node = 0, .precision = 0.7});
+            args.predictions.add({.node = 1});
+            args.predictions.add({.node = 2, .start = in[8], .precision = 2});
+            args.predictions.add({.node = 3, .start = in[9]});
+            const double small = 1 / std::sqrt(double(n));
+            args.edges.add(
+                {.source = 0, .prediction = 1, .w = in[4], .z = in[8], .gain = small, .after = Activation::gelu});
+            args.edges.add({.source = 0, .prediction = 2, .w = in[5], .gain = small});
+            args.edges.add({.source = 1, .prediction = 2});
+            args.edges.add({.source = 1, .prediction = 0, .w = in[6], .gain = small, .before = Activation::tanh});
+            args.edges.add({.source = 1, .prediction = 3, .w = in[7], .gain = small, .before = Activation::tanh});
+            const std::size_t bytes = settle_scratch(args);
+            void* memory = allocate(exec.device, bytes);
+            args.scratch = {
+                .data = memory, .shape = {static_cast<std::int64_t>(bytes)}, .dtype = DType::u8, .device = exec.device};
+            settle(exec, args);
+            release(exec.device, memory);  // after the call, or it was only taken down
+          });
+      list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;
+    }
+  }
+
   static constexpr std::int64_t kWideCase = 200;
 
   /// Odd sizes; widths that a GPU reads several at a time, and others; windows that overlap, touch and leave gaps.
@@ -1398,7 +1451,8 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(5, 7, {});
   add(33, 129, {});
   add(3, 2003, {});
-  add(67, 401, "sum");  // more than one block's part on a GPU
+  add(150, 200, "settle");  // several tiles each way
+  add(67, 401, "sum");      // more than one block's part on a GPU
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
   add(2500, 7, "batch_norm_pullback");

@@ -62,7 +62,10 @@ std::vector<DeviceInfo> devices(std::string* why_none);  // never throws for wan
 void* allocate(std::size_t bytes);
 void release(void* memory) noexcept;
 void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t bytes);
+/// New device memory with what `data` holds; also while calls are captured in a graph.
+Memory copy_of(const void* data, std::size_t bytes);
 std::size_t block_memory(CudaContext& context);
+bool is_hopper(CudaContext& context);
 
 }  // namespace cu
 
@@ -86,6 +89,10 @@ struct CudaContext {
   /// as long as it may be run again, which is for `tables` to see to (capture_cuda.cu).
   [[nodiscard]] void** table(const std::vector<void*>& pointers);
   std::function<void**(const std::vector<void*>&)> tables;
+  /// A copy of host memory on the device, for a call that reads it each time it runs; it stays as long as a table does,
+  /// or, outside of a program, as long as the context.
+  [[nodiscard]] const void* keep(const void* data, std::size_t bytes);
+  std::function<const void*(const void*, std::size_t)> keeps;
 
   int device;
   bool seldom = false;  // what runs now: libraries are to take their first choice (Program::seldom)
@@ -99,6 +106,7 @@ struct CudaContext {
   std::size_t slot_ = 0;
   std::size_t scratch_bytes_ = 0;           // of a slot
   std::vector<cu::Memory> scratch_memory_;  // the last one is in use
+  std::vector<cu::Memory> kept_;
 };
 
 }  // namespace pc

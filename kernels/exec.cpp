@@ -30,6 +30,7 @@ void* allocate(std::size_t) { fail("exec", "this build has no CUDA kernels; conf
 void release(void*) noexcept {}
 void copy_bytes(CudaContext&, void*, const void*, std::size_t) { allocate(0); }
 std::size_t block_memory(CudaContext&) { return 0; }
+bool is_hopper(CudaContext&) { return false; }
 void run_once(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&, bool) {}
 std::shared_ptr<void> capture(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {
   return {};
@@ -147,6 +148,8 @@ std::size_t block_memory(const Exec& exec) {
   constexpr std::size_t kHopper = std::size_t{227} << 10;
   return exec.cuda == nullptr ? kHopper : cu::block_memory(*exec.cuda);
 }
+
+bool is_hopper(const Exec& exec) { return exec.cuda == nullptr || cu::is_hopper(*exec.cuda); }
 
 void run_once(const Exec& exec, const std::vector<Call>& calls,
               const std::vector<std::vector<std::size_t>>& dependencies, bool seldom) {

@@ -48,6 +48,9 @@ void copy_bytes(const Exec& exec, void* to, Device to_device, const void* from, 
 /// Bytes of shared memory that a block of the CUDA device may have. The CPU, which needs none, answers as an H200 does,
 /// so that plans for either can be compared.
 std::size_t block_memory(const Exec& exec);
+/// Whether the device is of the one generation that settle_tiles.h has code for (compute capability 9.0), and this
+/// build has that code. The CPU says yes, as above.
+bool is_hopper(const Exec& exec);
 
 /// Recorded calls on a CUDA device, once or as a graph, for Program: see kernels/capture.h.
 void run_once(const Exec& exec, const std::vector<Call>& calls,

@@ -88,6 +88,26 @@ void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t by
   PC_CUDA_CHECK(cudaStreamSynchronize(context.stream));
 }
 
+Memory copy_of(const void* data, std::size_t bytes) {
+  // Neither call has to do with the stream that may be captured just now, and so the runtime need not refuse them.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
+  Memory memory(allocate(bytes));
+  PC_CUDA_CHECK(cudaMemcpy(memory, data, bytes, cudaMemcpyHostToDevice));
+  PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
+  return memory;
+}
+
+bool is_hopper([[maybe_unused]] CudaContext& context) {
+#if defined(PC_WITH_HOPPER)
+  int major = 0;
+  PC_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, context.device));
+  return major == 9;
+#else
+  return false;
+#endif
+}
+
 std::size_t block_memory(CudaContext& context) {
   int bytes = 0;
   PC_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, context.device));
@@ -116,6 +136,12 @@ CudaContext::CudaContext(int device_index) : device(device_index) {
 void** CudaContext::table(const std::vector<void*>& pointers) {
   PC_CHECK(tables != nullptr, "cuda", "several calls are done by one, outside of a program");
   return tables(pointers);
+}
+
+const void* CudaContext::keep(const void* data, std::size_t bytes) {
+  if (keeps != nullptr) return keeps(data, bytes);
+  kept_.push_back(cu::copy_of(data, bytes));
+  return kept_.back();
 }
 
 void* CudaContext::scratch(std::size_t bytes) {

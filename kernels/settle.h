@@ -1,10 +1,14 @@
-// A whole relaxation of a small dense network in one kernel, by changes since its start (kernels/change.h): on CUDA
-// each block takes a few samples, keeps their changes and all weights in shared memory, and goes through every step by
-// itself, without a word to the others. With weights of 16 bits tensor cores multiply, up to eight samples at a time.
+// A whole relaxation of a dense network in one kernel, by changes since its start (kernels/change.h). On CUDA, where
+// one block's shared memory holds all weights, each block takes a few samples and goes through every step by itself,
+// without a word to the others; with weights of 16 bits tensor cores multiply, up to eight samples at a time. Larger
+// networks with weights of 16 bits are cut into tiles, which the blocks share and hand over to each other
+// (settle_tiles.h).
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <string>
+#include <vector>
 
 #include "kernels/kernel.h"
 #include "kernels/narrow.h"
@@ -41,20 +45,20 @@ struct SettleNode {
 };
 
 /// `steps` times, for all free nodes at once: velocity <- momentum velocity + dF/dx;  dx <- dx - rate velocity, from
-/// zero. Only edges whose source may move are listed. At most kMost of each.
+/// zero. Only edges whose source may move are listed.
 struct SettleArgs {
-  static constexpr int kMost = 16;
   template <class T>
   struct List {
-    std::array<T, kMost> items = {};
+    std::vector<T> items = {};
     int count = 0;
 
     void add(const T& item) {
-      PC_CHECK(count < kMost, "settle", "takes at most ", kMost, " nodes, predictions and edges");
-      items[static_cast<std::size_t>(count++)] = item;
+      items.push_back(item);
+      ++count;
     }
-    [[nodiscard]] const T* begin() const { return items.data(); }
-    [[nodiscard]] const T* end() const { return items.data() + count; }
+    [[nodiscard]] auto begin() const { return items.begin(); }
+    [[nodiscard]] auto end() const { return items.end(); }
+    [[nodiscard]] T& operator[](int i) { return items[static_cast<std::size_t>(i)]; }
     [[nodiscard]] const T& operator[](int i) const { return items[static_cast<std::size_t>(i)]; }
   };
   List<SettleNode> nodes;
@@ -64,6 +68,8 @@ struct SettleArgs {
   double rate = 0.1, momentum = 0;
   int exponent = 0;    // with weights of 16 bits: what they multiply is rounded as well, times 2^exponent
   View overflow = {};  // and this float64 scalar set to 1 where that does not fit float16
+  View scratch =
+      {};  // settle_scratch(args) bytes: the network is cut into tiles. Empty: a block does its samples alone
 
   [[nodiscard]] std::int64_t rows() const { return nodes[0].x.rows(); }
   [[nodiscard]] DType dtype() const { return nodes[0].x.dtype; }
@@ -110,16 +116,16 @@ struct SettleArgs {
     }
     for (const SettlePrediction& p : predictions) t.read(p.start);
     for (const SettleEdge& e : edges) t.read_all(e.w).read(e.z);  // `overflow` is only ever set to 1
+    t.write_all(scratch);
   }
-  [[nodiscard]] double flops() const {
-    double once = 0;
-    for (const SettleEdge& e : edges) once += 4.0 * static_cast<double>(e.w.empty() ? 0 : e.w.count());
-    return once * static_cast<double>(rows()) * steps;
-  }
+  [[nodiscard]] double flops() const;
 };
 
 void settle_cpu(const SettleArgs&, Share);
 void settle_cuda(const SettleArgs&, CudaContext&);
+
+/// Nodes, predictions and edges that a block can do alone, at most of each.
+inline constexpr int kSettleMost = 16;
 
 /// Where everything lies in a block's shared memory, in entries (of dtype(), also where two operands share one): the
 /// weights once, the state for each sample.
@@ -135,9 +141,9 @@ struct SettleLayout {
     // operands of 16 bits, what is multiplied by W and by its transpose
     int w, x, a, slope, z, dz, forward, back;
   };
-  std::array<NodeAt, SettleArgs::kMost> nodes = {};
-  std::array<PredictionAt, SettleArgs::kMost> predictions = {};
-  std::array<EdgeAt, SettleArgs::kMost> edges = {};
+  std::array<NodeAt, kSettleMost> nodes = {};
+  std::array<PredictionAt, kSettleMost> predictions = {};
+  std::array<EdgeAt, kSettleMost> edges = {};
   int weights = 0, state = 0;
 };
 
@@ -153,6 +159,13 @@ constexpr int settle_tiled(std::int64_t n) {
 [[nodiscard]] SettleLayout settle_layout(const SettleArgs& args);
 /// Whether a block of the device has memory enough for the weights and one sample.
 [[nodiscard]] bool settle_fits(const Exec& exec, const SettleArgs& args);
+
+/// The steps at which predictions' errors may first differ from zero, and nodes may first move; args.steps or more: not
+/// in this relaxation. An error moves the sources of its prediction, and its own node, and so travels one edge a step.
+struct SettleFirst {
+  std::vector<int> predictions, nodes;
+};
+[[nodiscard]] SettleFirst settle_first(const SettleArgs& args);
 
 inline constexpr Kernel<SettleArgs> settle{"settle", settle_cpu, PC_CUDA(settle_cuda)};
 

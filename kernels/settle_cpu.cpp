@@ -185,9 +185,50 @@ SettleLayout settle_layout(const SettleArgs& args) {
 }
 
 bool settle_fits(const Exec& exec, const SettleArgs& args) {
+  if (std::max({args.nodes.count, args.predictions.count, args.edges.count}) > kSettleMost) return false;
   const SettleLayout layout = settle_layout(args);
   const std::size_t bytes = static_cast<std::size_t>(layout.weights + layout.state) * size_of(args.dtype());
   return bytes + kSettleDescription <= block_memory(exec);
+}
+
+/// Cut into tiles, products are left out as long as they are zero.
+double SettleArgs::flops() const {
+  const SettleFirst first = settle_first(*this);
+  double sum = 0;
+  for (const SettleEdge& e : edges) {
+    const int forward = first.nodes[static_cast<std::size_t>(e.source)] + 1,
+              back = first.predictions[static_cast<std::size_t>(e.prediction)];
+    const int products = scratch.empty() ? 2 * steps : 2 * steps - std::min(forward, steps) - std::min(back, steps);
+    if (!e.w.empty()) sum += 2.0 * products * static_cast<double>(e.w.count()) * static_cast<double>(rows());
+  }
+  return sum;
+}
+
+SettleFirst settle_first(const SettleArgs& args) {
+  SettleFirst first;
+  first.nodes.assign(args.nodes.items.size(), args.steps);
+  for (const SettlePrediction& p : args.predictions) first.predictions.push_back(p.start.empty() ? args.steps : 0);
+  const auto at = [](int i) { return static_cast<std::size_t>(i); };
+  bool changed = true;
+  const auto lower = [&](int& step, int to) {
+    if (to >= step) return;
+    step = to;
+    changed = true;
+  };
+  while (changed) {
+    changed = false;
+    for (int p = 0; p < args.predictions.count; ++p) {
+      const int node = args.predictions[p].node;
+      if (args.nodes[node].dx.empty()) continue;
+      lower(first.nodes[at(node)], first.predictions[at(p)]);
+      lower(first.predictions[at(p)], first.nodes[at(node)] + 1);
+    }
+    for (const SettleEdge& e : args.edges) {
+      lower(first.nodes[at(e.source)], first.predictions[at(e.prediction)]);
+      lower(first.predictions[at(e.prediction)], first.nodes[at(e.source)] + 1);
+    }
+  }
+  return first;
 }
 
 void settle_cpu(const SettleArgs& args, Share share) {

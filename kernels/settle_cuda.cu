@@ -7,6 +7,7 @@
 #include "kernels/launch.cuh"
 #include "kernels/narrow.cuh"
 #include "kernels/settle.h"
+#include "kernels/settle_tiles.h"
 
 namespace pc::kernels {
 namespace {
@@ -41,10 +42,10 @@ struct Network {
     double gain, leak;
     SettleLayout::EdgeAt at;
   };
-  Node nodes[SettleArgs::kMost];
-  Prediction predictions[SettleArgs::kMost];
-  Edge edges[SettleArgs::kMost];
-  int leaving[SettleArgs::kMost], of_node[SettleArgs::kMost];  // the nodes' lists
+  Node nodes[kSettleMost];
+  Prediction predictions[kSettleMost];
+  Edge edges[kSettleMost];
+  int leaving[kSettleMost], of_node[kSettleMost];  // the nodes' lists
   int node_count, prediction_count, edge_count, steps, weights, state;
   int predicting, moving;  // tasks in all
   std::int64_t rows;
@@ -511,6 +512,11 @@ void settle_typed(const SettleArgs& args, CudaContext& context) {
 }  // namespace
 
 void settle_cuda(const SettleArgs& args, CudaContext& context) {
+#if defined(PC_WITH_HOPPER)
+  if (!args.scratch.empty()) return settle_tiled_cuda(args, context);
+#endif
+  PC_CHECK(args.scratch.empty(), "settle",
+           "this build has no code for tiles; configure with -DCMAKE_CUDA_ARCHITECTURES=90");
   if (args.operands() == DType::f16) return settle_typed<float, __half>(args, context);
   if (args.operands() == DType::bf16) return settle_typed<float, __nv_bfloat16>(args, context);
   with_float(args.dtype(), [&]<class T>(T) { settle_typed<T, T>(args, context); });

@@ -21,8 +21,24 @@ namespace pc {
 enum class Regime : std::uint8_t {
   automatic,  // whichever should be faster
   library,    // call by call, products by the library
-  sliced      // all steps in one kernel, a few samples a block: small graphs of dense edges (kernels/settle.h)
+  sliced,     // all steps in one kernel, a few samples a block: small graphs of dense edges (kernels/settle.h)
+  tiled       // all steps in one kernel, cut into tiles that blocks hand over: larger ones (kernels/settle_tiles.h). Only
+              // where it is asked for
 };
+
+constexpr const char* name_of(Regime regime) {
+  switch (regime) {
+    case Regime::automatic:
+      return "auto";
+    case Regime::sliced:
+      return "sliced";
+    case Regime::tiled:
+      return "tiled";
+    case Regime::library:
+      break;
+  }
+  return "library";
+}
 
 /// In what a relaxation by values computes. The numbers agree to rounding.
 enum class Form : std::uint8_t {

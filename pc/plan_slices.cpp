@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <utility>
 
+#include "kernels/settle_tiles.h"
 #include "pc/plan_builder.h"
 
 namespace pc {
@@ -53,19 +55,16 @@ std::optional<kernels::SettleEdge> dense(const Edge& edge) {
 /// The relaxation as one call, where the graph allows it and the device gains by it. Throws where it is demanded and
 /// cannot be.
 std::optional<kernels::SettleArgs> PlanBuilder::slices() {
-  const bool demanded = spec_.regime == Regime::sliced;
-  if (spec_.regime == Regime::library || (!demanded && exec_.device == Device::cpu)) return std::nullopt;
+  const Regime asked = spec_.regime;
+  const bool demanded = asked == Regime::sliced || asked == Regime::tiled;
+  if (asked == Regime::library || (!demanded && exec_.device == Device::cpu)) return std::nullopt;
   const auto refuse = [&](const std::string& why) -> std::optional<kernels::SettleArgs> {
-    PC_CHECK(!demanded, "plan", "regime: sliced cannot be had: ", why, "; use regime: auto");
+    PC_CHECK(!demanded, "plan", "regime: ", name_of(asked), " cannot be had: ", why, "; use regime: auto");
     return std::nullopt;
   };
   if (const std::string why = not_sliced(); !why.empty()) return refuse(why);
-  using Args = kernels::SettleArgs;
-  if (std::max({graph_.node_count(), graph_.prediction_count(), graph_.edge_count()}) > Args::kMost) {
-    return refuse("the graph has more than " + std::to_string(Args::kMost) + " nodes, predictions or edges");
-  }
   const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);
-  Args args{.steps = spec_.relax.steps, .rate = sgd.rate, .momentum = sgd.momentum};
+  kernels::SettleArgs args{.steps = spec_.relax.steps, .rate = sgd.rate, .momentum = sgd.momentum};
   args.exponent = operands_.exponent(Magnitude::change);
   args.overflow = network_.overflow();
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
@@ -97,14 +96,28 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     }
     args.edges.add(*small);
   }
-  if (!kernels::settle_fits(exec_, args)) return refuse("the weights do not fit the shared memory of one block");
+  if (asked != Regime::tiled) {
+    if (kernels::settle_fits(exec_, args)) return args;
+    return refuse("the graph has more than " + std::to_string(kernels::kSettleMost) +
+                  " nodes, predictions or edges, or the weights do not fit the shared memory of one block");
+  }
+  if (!is_hopper(exec_)) return refuse("it needs a GPU of compute capability 9.0, and a build for it");
+  if (const std::string why = kernels::why_not_tiled(args); !why.empty()) return refuse(why);
+  tiled_ = true;
   return args;
 }
 
-/// What happens before the first move happens as ever; then all moves at once.
+/// What happens before the first move happens as ever; then all moves at once. Nodes that nothing reaches in so few
+/// steps stay where they are.
 void PlanBuilder::settle(kernels::SettleArgs args) {
   look(0);
-  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) args.predictions.items[p].start = start_error(p);
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) args.predictions[p].start = start_error(p);
+  const std::vector<int> first = kernels::settle_first(args).nodes;
+  const auto moves = [&](NodeId v) { return first[static_cast<std::size_t>(v)] < spec_.relax.steps; };
+  const auto edges = std::exchange(args.edges, {});
+  for (const kernels::SettleEdge& e : edges) {
+    if (moves(e.source)) args.edges.add(e);
+  }
   part("settle");
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     for (int link = 0; link <= last_link(e) && !constant_edge(e); ++link) {
@@ -112,17 +125,22 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
     }
   }
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
-    if (node(v).free == Free::none) continue;
-    kernels::SettleNode& moving = args.nodes.items[v];
+    kernels::SettleNode& moving = args.nodes[v];
+    if (!moves(v)) moving.dx = {};
+    if (moving.dx.empty()) continue;
     moving.whole = value(v);
     if (!feeds_products(v)) continue;
     moving.narrow = operands_.beside(change(v), Magnitude::change);
     moving.narrow_whole = operands_.beside(value(v), Magnitude::value);
   }
+  if (tiled_) {
+    const auto bytes = static_cast<std::int64_t>(kernels::settle_scratch(args));
+    args.scratch = network_.arena().take("settle/" + std::to_string(bytes), {bytes}, DType::u8);
+  }
   kernels::settle(exec_, args);
-  plan_.regime_ = Regime::sliced;
-  for (NodeState& n : nodes_) {
-    if (n.free != Free::none) n.version = n.whole_version = fresh();
+  plan_.regime_ = tiled_ ? Regime::tiled : Regime::sliced;
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (!args.nodes[v].dx.empty()) node(v).version = node(v).whole_version = fresh();
   }
 }
 

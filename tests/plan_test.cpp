@@ -673,6 +673,67 @@ TEST_CASE("regime sliced: all steps in one call give what call by call gives") {
   MESSAGE("worst relative difference ", worst);
 }
 
+TEST_CASE("regime tiled: all steps in one call, cut into tiles, give what call by call gives with the same operands") {
+  int cut = 0;
+  double worst = 0;
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    CAPTURE(seed);
+    Dice dice(seed);
+    Problem problem;
+    problem.batch = dice.chance(0.3) ? 60 + dice.below(90) : 1 + dice.below(5);
+    const int n = 3 + dice.below(4);
+    std::vector<int> before;  // whether a node's values go through an activation first: so they go into all products
+    for (int v = 0; v < n; ++v) {
+      const std::int64_t width = dice.chance(0.3) ? 40 + dice.below(160) : 1 + dice.below(9);
+      problem.nodes.push_back({.name = "n" + std::to_string(v), .shape = {width}});
+      problem.nodes.back().energy.precision = {dice.uniform(0.3, 1.5)};
+      if (dice.chance(0.2)) problem.nodes.back().predictions.emplace_back("side", EnergySpec{});
+      before.push_back(dice.below(2));
+    }
+    const double gain = dice.uniform(0.3, 1);
+    for (int e = 0; e < 2 * n; ++e) {
+      const auto source = index(dice.below(n));
+      const NodeSpec &from = problem.nodes[source], &to = problem.nodes[index(dice.below(n))];
+      EdgeSpec edge{.from = {from.name}, .to = to.name};
+      const OpSpec w = op("linear", {{"bias", double(dice.below(2))}, {"gain", gain}});
+      edge.chain = before[source] != 0 ? std::vector{op("tanh"), w} : std::vector{w};
+      if (before[source] == 0 && dice.chance(0.2)) edge.chain.push_back(op("gelu"));
+      if (from.shape == to.shape && dice.chance(0.3)) edge.chain = {op("identity")};
+      if (!to.predictions.empty() && dice.chance(0.5)) edge.prediction = "side";
+      problem.edges.push_back(edge);
+    }
+    problem.clamp(0, dice.normals(problem.batch * problem.nodes[0].shape.count()));
+    if (dice.chance(0.7)) problem.clamp(n - 1, dice.normals(problem.batch * problem.nodes.back().shape.count()));
+    PlanSpec spec = plan_for(problem, 1 + dice.below(9), 0.03);
+    spec.relax.stepper = ValueSgd{0.03, dice.chance(0.5) ? 0.6 : 0.0};
+    spec.relax.init.sweeps = dice.below(3);
+    spec.gradients = true;
+    spec.operands = dice.chance(0.5) ? DType::f16 : DType::bf16;
+    spec.form = Form::changes;
+    spec.regime = Regime::tiled;
+    std::optional<Run> tiled;
+    if (const std::string why = error_of([&] { tiled.emplace(problem, spec, DType::f32).step(); }); !why.empty()) {
+      CHECK(contains(why, "regime: tiled cannot be had"));
+      continue;
+    }
+    ++cut;
+    spec.regime = Regime::library;
+    Run plain(problem, spec, DType::f32);
+    plain.step();
+    CHECK(tiled->trainer.plan(problem.batch).regime() == Regime::tiled);
+    const auto left = state_of(plain.network, problem.batch), right = state_of(tiled->network, problem.batch);
+    for (std::size_t i = 0; i < left.size(); ++i) {
+      CAPTURE(left[i].first);
+      // What is rounded the other way differs by a unit in the last place of an operand, 1e-3 or 8e-3.
+      const double off = relative_error(right[i].second, left[i].second, 1e-3);
+      CHECK(off < (spec.operands == DType::f16 ? 2e-3 : 1e-2));
+      worst = std::max(worst, off);
+    }
+  }
+  CHECK(cut >= 30);
+  MESSAGE("worst relative difference ", worst, ", of ", cut, " networks");
+}
+
 TEST_CASE("regime sliced is refused with a reason, and chosen nowhere by itself on the CPU") {
   Problem problem = clamped_mlp({3, 4, 2}, 2, 1);
   PlanSpec spec = plan_for(problem, 3);
@@ -691,6 +752,8 @@ TEST_CASE("regime sliced is refused with a reason, and chosen nowhere by itself 
   PlanSpec large = plan_for(wide, 3);
   large.regime = Regime::sliced;
   CHECK(contains(error_of([&] { Run(wide, large).step(); }), "shared memory"));
+  large.regime = Regime::tiled;
+  CHECK(contains(error_of([&] { Run(wide, large, DType::f32).step(); }), "fp16, bf16"));
 }
 
 }  // namespace pc::test
