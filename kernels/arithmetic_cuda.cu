@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/column_sums.cuh"
+#include "kernels/one_row.h"
 
 namespace pc::kernels {
 namespace {
@@ -142,12 +143,20 @@ void scale_by_typed(const ScaleByArgs& s, CudaContext& context) {
 
 void fill_cuda_together(std::span<const FillArgs* const> calls, CudaContext& context) {
   with_float(calls[0]->out.dtype, [&]<class T>(T) {
-    cu::each_entry_of<Fill<T>>(calls, context.stream, [](const FillArgs& a) -> const View& { return a.out; });
+    const auto join = [](FillArgs& a) { join_rows(a.out); };
+    with_changed(calls, join, [&](std::span<const FillArgs* const> all) {
+      cu::each_entry_of<Fill<T>>(all, context.stream, [](const FillArgs& a) -> const View& { return a.out; });
+    });
   });
 }
 void copy_cuda_together(std::span<const CopyArgs* const> calls, CudaContext& context) {
   with_float(calls[0]->out.dtype, [&]<class T>(T) {
-    cu::each_entry_of<Copy<T>>(calls, context.stream, [](const CopyArgs& a) -> const View& { return a.out; });
+    const auto join = [](CopyArgs& a) {
+      if (a.mask.empty()) join_rows(a.in, a.out);
+    };
+    with_changed(calls, join, [&](std::span<const CopyArgs* const> all) {
+      cu::each_entry_of<Copy<T>>(all, context.stream, [](const CopyArgs& a) -> const View& { return a.out; });
+    });
   });
 }
 void axpby_cuda_together(std::span<const AxpbyArgs* const> calls, CudaContext& context) {

@@ -1,8 +1,11 @@
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/energy.h"
 #include "kernels/launch.cuh"
 #include "kernels/narrow.cuh"
+#include "kernels/one_row.h"
 
 namespace pc::kernels {
 namespace {
@@ -50,6 +53,24 @@ struct GaussianError {
     return energy;
   }
 };
+
+/// A sum for each row, with parts of long rows first: a block for each row would leave most of a GPU idle.
+template <class Term>
+void sum_rows_in_parts(std::int64_t rows, std::int64_t cols, CudaContext& context, double* out, cu::Sum sum,
+                       Term term) {
+  constexpr std::int64_t kPart = 16384;
+  const std::int64_t parts = std::min(cols / kPart, CudaContext::kPartials / std::max<std::int64_t>(1, rows));
+  if (parts < 2) return fold_rows(rows, cols, context.stream, out, sum, cu::NoScalars{}, cu::IgnoreScalars<Term>{term});
+  double* const partials = context.partials();
+  const std::int64_t length = (cols + parts - 1) / parts;
+  fold_rows(rows * parts, length, context.stream, partials, cu::Sum{},
+            [=] __device__(std::int64_t part, std::int64_t within) -> double {
+              const std::int64_t col = part % parts * length + within;
+              return col < cols ? term(At<1>{part / parts, col}) : 0.0;
+            });
+  fold_rows(rows, parts, context.stream, out, sum,
+            [=] __device__(std::int64_t row, std::int64_t part) -> double { return partials[row * parts + part]; });
+}
 
 template <class T>
 void bernoulli_error_typed(const ErrorArgs& e, CudaContext& context) {
@@ -216,14 +237,20 @@ void map_error_typed(const MapErrorArgs& e, CudaContext& context) {
 }  // namespace
 
 void gaussian_error_cuda(const ErrorArgs& e, CudaContext& context) {
+  if (e.energy.empty()) return gaussian_error_cuda_together(std::array{&e}, context);
   with_float(e.x.dtype, [&]<class T>(T) {
-    fold_rows(e.x.rows(), e.x.cols(), context.stream, e.energy.as<double>(), cu::Sum{.scale = 0.5},
-              GaussianError<T>(e));
+    sum_rows_in_parts(e.x.rows(), e.x.cols(), context, e.energy.as<double>(), cu::Sum{.scale = 0.5},
+                      GaussianError<T>(e));
   });
 }
 void gaussian_error_cuda_together(std::span<const ErrorArgs* const> calls, CudaContext& context) {
   with_float(calls[0]->x.dtype, [&]<class T>(T) {
-    cu::each_entry_of<GaussianError<T>>(calls, context.stream, [](const ErrorArgs& e) -> const View& { return e.x; });
+    const auto join = [](ErrorArgs& e) {
+      if (e.precisions.empty() && e.narrow.y.empty()) join_rows(e.x, e.mu, e.delta, e.own);
+    };
+    with_changed(calls, join, [&](std::span<const ErrorArgs* const> all) {
+      cu::each_entry_of<GaussianError<T>>(all, context.stream, [](const ErrorArgs& e) -> const View& { return e.x; });
+    });
   });
 }
 void softmax_error_cuda(const ErrorArgs& e, CudaContext& context) {

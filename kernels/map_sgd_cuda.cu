@@ -4,6 +4,7 @@
 
 #include "kernels/launch.cuh"
 #include "kernels/narrow.cuh"
+#include "kernels/one_row.h"
 
 namespace pc::kernels {
 namespace {
@@ -57,7 +58,12 @@ struct MapSgd {
 void map_sgd_cuda_together(std::span<const MapSgdArgs* const> calls, CudaContext& context) {
   with_float(calls[0]->x.dtype, [&]<class T>(T) {
     scalar::with_activation(calls[0]->f, [&]<Activation f>() {
-      cu::each_entry_of<MapSgd<T, f>>(calls, context.stream, [](const MapSgdArgs& a) -> const View& { return a.x; });
+      const auto join = [](MapSgdArgs& a) {
+        if (a.narrow.y.empty()) join_rows(a.x, a.y, a.dy, a.own, a.velocity);
+      };
+      with_changed(calls, join, [&](std::span<const MapSgdArgs* const> all) {
+        cu::each_entry_of<MapSgd<T, f>>(all, context.stream, [](const MapSgdArgs& a) -> const View& { return a.x; });
+      });
     });
   });
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/launch.cuh"
+#include "kernels/one_row.h"
 
 namespace pc::kernels {
 namespace {
@@ -105,7 +106,11 @@ void weight_adam_cuda_together(std::span<const WeightAdamArgs* const> calls, Cud
   const WeightAdamArgs& a = *calls[0];
   with_float(a.g.w.dtype, [&]<class T>(T) {
     std::vector<cu::Job<Adam<T>>> jobs;
-    for (const WeightAdamArgs* call : calls) jobs.push_back({call->g.w.rows(), call->g.w.cols(), Adam<T>(*call)});
+    for (const WeightAdamArgs* call : calls) {
+      WeightAdamArgs one = *call;
+      join_rows(one.g.w, one.g.dw, one.g.mask, one.m, one.v);
+      jobs.push_back({one.g.w.rows(), one.g.w.cols(), Adam<T>(one)});
+    }
     cu::each_entry(std::span<const cu::Job<Adam<T>>>(jobs), context.stream,
                    AdamScalars<T>{OnDevice(a.g), a.step.as<double>(), a.beta1, a.beta2, a.decoupled ? a.decay : 0});
   });
