@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/exec.h"
+#include "kernels/sparse.h"
 #include "kernels/team.h"
 
 namespace pc {
@@ -29,6 +30,30 @@ bool collide(const Touch& a, const Touch& b) {
 Team& team() {
   static Team instance;
   return instance;
+}
+
+/// Whether the last of some calls have left what this one would: a kernel all of whose results follow from its views,
+/// done again to the same ones, none of which has been written since.
+bool done_already(const std::vector<Call>& calls, const Call& call) {
+  constexpr std::ptrdiff_t kFar = 64;  // calls that are looked at
+  if (call.kernel != kernels::transpose.name) return false;
+  const auto same = [](const Touch& a, const Touch& b) {
+    return a.view.data == b.view.data && a.view.shape == b.view.shape && a.view.ld() == b.view.ld() &&
+           a.view.dtype == b.view.dtype && a.write == b.write;
+  };
+  const auto spoils = [&](const Touch& before) {
+    return before.write && std::any_of(call.touches.begin(), call.touches.end(),
+                                       [&](const Touch& touch) { return overlap(before.view, touch.view); });
+  };
+  const auto last = calls.rbegin() + std::min(kFar, std::ssize(calls));
+  for (auto before = calls.rbegin(); before != last; ++before) {
+    if (before->kernel == call.kernel &&
+        std::equal(before->touches.begin(), before->touches.end(), call.touches.begin(), call.touches.end(), same)) {
+      return true;
+    }
+    if (std::any_of(before->touches.begin(), before->touches.end(), spoils)) return false;
+  }
+  return false;
 }
 
 }  // namespace
@@ -56,6 +81,7 @@ bool Program::conflicts(const Call& call) const {
 }
 
 void Program::record(Call call) {
+  if (done_already(calls_, call)) return;
   call.part = part_;
   if (apart_) call.alike = 0;
   const bool barrier = conflicts(call);

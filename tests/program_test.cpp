@@ -8,6 +8,7 @@
 #include "kernels/gemm.h"
 #include "kernels/map.h"
 #include "kernels/reduce.h"
+#include "kernels/sparse.h"
 #include "kernels/value_update.h"
 #include "kernels/weight_update.h"
 #include "tests/support.h"
@@ -169,6 +170,28 @@ TEST_CASE("program: columns of one matrix share its rows; its first rows alone d
   kernels::map(t.exec, {.x = t.a.view().columns(2, 5), .y = t.b.view().columns(0, 5)});
   kernels::fill(t.exec, {.out = t.a.view().first_rows(8)});
   CHECK(barriers(t.program) == "--|");
+}
+
+TEST_CASE("program: what would do again what is done is left out, and nothing else") {
+  Host x = Host::random({3, 5}, 1), other = Host::random({3, 5}, 2), y{{5, 3}}, z{{5, 3}}, factor{{}};
+  Program program;
+  const Exec exec{.recorder = &program};
+  const auto calls_after = [&](const View& from, const View& to) {
+    kernels::transpose(exec, {.x = from, .y = to});
+    return program.calls().size();
+  };
+  CHECK(calls_after(x.view(), y.view()) == 1);
+  CHECK(calls_after(x.view(), y.view()) == 1);
+  CHECK(calls_after(x.view(), z.view()) == 2);
+  CHECK(calls_after(x.view(), y.view()) == 2);  // z is elsewhere
+  CHECK(calls_after(x.view().first_rows(2), y.view().columns(0, 2)) == 3);
+  CHECK(calls_after(x.view(), y.view()) == 4);  // some of it was written
+  CHECK(calls_after(other.view(), y.view()) == 5);
+  CHECK(calls_after(x.view(), y.view()) == 6);
+  kernels::scale_by(exec, {.y = x.view(), .by = factor.view()});
+  CHECK(program.calls().size() == 7);
+  CHECK(calls_after(x.view(), y.view()) == 8);
+  CHECK(calls_after(x.view(), z.view()) == 9);
 }
 
 TEST_CASE("program: work and traffic are summed") {
