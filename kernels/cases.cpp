@@ -1344,33 +1344,69 @@ class Maker {
     const CaseView columns{
         .shape = {entries}, .dtype = DType::i32, .content = Content::index, .value = static_cast<double>(sources)};
     const CaseView values{.shape = {entries}, .dtype = dtype_};
+    // The same in patches, each of which has all columns; the last one may end behind the rows.
+    const std::int64_t in_patch = (cols_ + 2) / 3, patches = (cols_ + in_patch - 1) / in_patch;
+    const auto list = [](std::int64_t count, Content content, double value) {
+      return CaseView{.shape = {count}, .dtype = DType::i32, .content = content, .value = value};
+    };
+    const auto each = static_cast<double>(sources);
+    const std::vector<CaseView> in_patches = {
+        offsets,
+        list(entries, Content::spread, each),
+        list(patches + 1, Content::steps, static_cast<double>(in_patch)),
+        list(patches + 1, Content::steps, each),
+        list(patches * sources, Content::turns, each),
+        {.shape = {(entries + 3) / 4 * 4, 2}, .dtype = DType::u8, .content = Content::bytes, .value = each}};
     // Rows of 16 bytes, as the networks have them, and others.
     const std::int64_t whole = (rows_ + 7) / 8 * 8;
-    for (const std::int64_t room : {rows_, whole}) {
-      const auto batch = [n = rows_](const View& v) { return v.columns(0, n); };
-      const std::string variant = "room for " + std::to_string(room) + ", ";
-      for (const Write write : kWrites) {
-        add("sparse_product", variant + name_of_write(write), {offsets, columns, values, matrix(sources, room)},
-            {matrix(before(write))}, [=](const Exec& exec, const Views& in, const Views& out) {
-              sparse_product(exec, {.index = {in[0], in[1]},
-                                    .values = in[2],
-                                    .x_t = batch(in[3]),
-                                    .y = out[0],
-                                    .alpha = -0.7,
-                                    .write = write});
-            });
-        CaseView dw = values;
-        dw.content = before(write);
-        add("sparse_gradient", variant + name_of_write(write),
-            {offsets, columns, matrix(cols_, room), matrix(sources, room)}, {dw},
-            [=](const Exec& exec, const Views& in, const Views& out) {
-              sparse_gradient(exec, {.index = {in[0], in[1]},
-                                     .d_t = batch(in[2]),
-                                     .x_t = batch(in[3]),
-                                     .dw = out[0],
-                                     .alpha = -0.7,
-                                     .write = write});
-            });
+    for (const bool patched : {false, true}) {
+      const std::vector<CaseView> index = patched ? in_patches : std::vector{offsets, columns};
+      const auto index_of = [](const Views& in, bool patched) {
+        SparseIndex at{in[0], in[1]};
+        if (patched) at.patches = {.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
+        return at;
+      };
+      const auto views = [&](std::initializer_list<CaseView> others) {
+        std::vector<CaseView> all = index;
+        all.insert(all.end(), others);
+        return all;
+      };
+      const std::size_t next = index.size();
+      for (const std::int64_t room : {rows_, whole}) {
+        const auto batch = [n = rows_](const View& v) { return v.columns(0, n); };
+        const std::string variant = std::string(patched ? "patches, " : "") + "room for " + std::to_string(room) + ", ";
+        for (const Write write : kWrites) {
+          add("sparse_product", variant + name_of_write(write), views({values, matrix(sources, room)}),
+              {matrix(before(write))}, [=](const Exec& exec, const Views& in, const Views& out) {
+                sparse_product(exec, {.index = index_of(in, patched),
+                                      .values = in[next],
+                                      .x_t = batch(in[next + 1]),
+                                      .y = out[0],
+                                      .alpha = -0.7,
+                                      .write = write});
+              });
+          if (write == Write::set) {
+            add("sparse_product", variant + "base", views({values, matrix(sources, room), matrix()}),
+                {matrix(Content::nan)}, [=](const Exec& exec, const Views& in, const Views& out) {
+                  sparse_product(exec, {.index = index_of(in, patched),
+                                        .values = in[next],
+                                        .x_t = batch(in[next + 1]),
+                                        .y = out[0],
+                                        .base = in[next + 2]});
+                });
+          }
+          CaseView dw = values;
+          dw.content = before(write);
+          add("sparse_gradient", variant + name_of_write(write), views({matrix(cols_, room), matrix(sources, room)}),
+              {dw}, [=](const Exec& exec, const Views& in, const Views& out) {
+                sparse_gradient(exec, {.index = index_of(in, patched),
+                                       .d_t = batch(in[next]),
+                                       .x_t = batch(in[next + 1]),
+                                       .dw = out[0],
+                                       .alpha = -0.7,
+                                       .write = write});
+              });
+        }
       }
     }
     add("transpose", "all", {matrix()}, {matrix(cols_, rows_, Content::nan)},
@@ -1451,8 +1487,11 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(5, 7, {});
   add(33, 129, {});
   add(3, 2003, {});
-  add(150, 200, "settle");  // several tiles each way
-  add(67, 401, "sum");      // more than one block's part on a GPU
+  add(150, 200, "settle");         // several tiles each way
+  add(67, 401, "sum");             // more than one block's part on a GPU
+  add(36, 129, "sparse_product");  // in patches on a GPU
+  add(36, 129, "sparse_gradient");
+  add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
   add(2500, 7, "batch_norm_pullback");
@@ -1480,6 +1519,14 @@ double case_entry(const CaseView& view, std::uint32_t stream, std::int64_t index
       return std::floor(view.value * u);
     case Content::offsets:
       return first_place(view.value, index);
+    case Content::spread:
+      return static_cast<double>((7 * index + 3) % static_cast<std::int64_t>(view.value));
+    case Content::bytes:
+      return index % 2 == 0 ? static_cast<double>((7 * (index / 2) + 3) % static_cast<std::int64_t>(view.value)) : 0.0;
+    case Content::turns:
+      return static_cast<double>(index % static_cast<std::int64_t>(view.value));
+    case Content::steps:
+      return static_cast<double>(index) * view.value;
     case Content::holes:
       return index % 8 == 3 ? std::numeric_limits<double>::quiet_NaN() : philox::normal(u);
     case Content::constant:

@@ -20,6 +20,10 @@ enum class Content : std::uint8_t {
   mask,      // 0 or 1
   index,     // a whole number in [0, value)
   offsets,   // of the rows of a sparse matrix: by turns `value` entries, none, and twice as many
+  spread,    // a whole number in [0, value), of neighbours others
+  bytes,     // of `spread` as uint16, where value is at most 256
+  turns,     // 0, 1, ... below value, again and again
+  steps,     // 0, value, twice value, ...
   constant,  // value
   holes,     // standard normal, but one in eight is NaN
   nan        // NaN: an output that is not to be read, and of which every entry is to be written

@@ -8,11 +8,27 @@
 
 namespace pc::kernels {
 
+constexpr std::int64_t kPatchRows = 96, kPatchSources = 780;  // at most, of a patch that has entries
+
+/// Rows of a sparse matrix that stand together and read near ones have most of their columns in common. In patches of
+/// such rows a GPU fetches each column once, into a block's own memory, and gathers from there; what a place in the
+/// index names is one of few columns, in half the memory. int32 but for `local`, and nobody checks here.
+struct SparsePatches {
+  View first;           // [patches + 1]: patch p has the rows first[p] up to first[p + 1]
+  View source_offsets;  // [patches + 1]
+  View sources;         // the columns that a patch has, each once, from source_offsets[p] to source_offsets[p + 1]
+  View local;           // [entries or more in whole fours, 2], bytes of a uint16: which of its patch's sources it has
+
+  [[nodiscard]] bool empty() const { return first.empty(); }
+  [[nodiscard]] std::int64_t count() const { return first.count() - 1; }
+};
+
 /// Where the entries of a sparse matrix [rows, cols] stand (CSR): those of row i are at places offsets[i] up to
 /// offsets[i + 1], in columns columns[place]. int32, which nobody checks here.
 struct SparseIndex {
-  View offsets;  // [rows + 1]
-  View columns;  // [entries]
+  View offsets;                // [rows + 1]
+  View columns;                // [entries]
+  SparsePatches patches = {};  // the same in another form, which CUDA takes where it may; or none
 
   [[nodiscard]] std::int64_t rows() const { return offsets.count() - 1; }
   [[nodiscard]] std::int64_t entries() const { return columns.count(); }
@@ -22,7 +38,11 @@ struct SparseIndex {
              "an index is int32, with an offset for each row and one more");
     PC_CHECK(values.count() == entries() && (entries() == 0 || values.extent() == entries() * size_of(values.dtype)),
              who, "values ", values.shape.text(), " do not fit ", entries(), " entries");
+    PC_CHECK(patches.empty() || (patches.local.rows() >= entries() && patches.local.rows() % 4 == 0), who,
+             "patches say of ", patches.empty() ? 0 : patches.local.rows(), " places where they lead, not of ",
+             entries());
   }
+  /// Patches are left out: nobody writes them, and they say nothing that the rest does not.
   void touches(Touches& t) const { t.read_all(offsets).read_all(columns); }
 };
 
@@ -53,22 +73,30 @@ struct PermuteArgs {
 };
 
 /// y (=|+=) alpha x A^T for a sparse A [rows, cols], given x^T.   x_t [cols, batch]   y [batch, rows]
+/// With a base y = base + alpha x A^T.   base [batch, rows]
 struct SparseProductArgs {
   SparseIndex index;
   View values;  // [entries]
   View x_t, y;
   double alpha = 1;
   Write write = Write::set;
+  View base = {};
+
+  /// What the product is added to; empty: nothing.
+  [[nodiscard]] View before() const { return base.empty() && write == Write::add ? y : base; }
 
   void check() const {
     index.check("sparse_product", values);
     PC_CHECK(y.cols() == index.rows() && x_t.cols() == y.rows(), "sparse_product", "x^T ", x_t.shape.text(), " and y ",
              y.shape.text(), " do not fit a matrix of ", index.rows(), " rows");
     PC_CHECK(values.dtype == y.dtype && x_t.dtype == y.dtype, "sparse_product", "dtypes differ");
+    PC_CHECK(base.empty() ||
+                 (base.rows() == y.rows() && base.cols() == y.cols() && base.dtype == y.dtype && write == Write::set),
+             "sparse_product", "base ", base.shape.text(), " is to be set in the place of y ", y.shape.text());
   }
   void touches(Touches& t) const {
     index.touches(t);
-    t.read_all(values).read_all(x_t).write_all(y);
+    t.read_all(values).read_all(x_t).read_all(base).write_all(y);
   }
   [[nodiscard]] double flops() const {
     return 2.0 * static_cast<double>(index.entries()) * static_cast<double>(y.rows());

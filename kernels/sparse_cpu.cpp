@@ -49,6 +49,7 @@ void product_typed(const SparseProductArgs& a, Share share) {
   const std::int32_t* offsets = a.index.offsets.as<std::int32_t>();
   const std::int64_t batch = a.y.rows();
   const T alpha = T(a.alpha);
+  const View before = a.before();
   const auto [begin, end] = share.of(a.index.rows());
   T tile[kRows][kSamples];
   for (std::int64_t row = begin; row < end; row += kRows) {
@@ -58,9 +59,8 @@ void product_typed(const SparseProductArgs& a, Share share) {
       for (std::int64_t r = 0; r < rows; ++r) sum_row(a, offsets[row + r], offsets[row + r + 1], first, n, tile[r]);
       for (std::int64_t j = 0; j < n; ++j) {
         T* y = a.y.row<T>(first + j) + row;
-        for (std::int64_t r = 0; r < rows; ++r) {
-          y[r] = (a.write == Write::add ? y[r] : T(0)) + alpha * tile[r][j];
-        }
+        const T* add = before.empty() ? nullptr : before.row<T>(first + j) + row;
+        for (std::int64_t r = 0; r < rows; ++r) y[r] = (add != nullptr ? add[r] : T(0)) + alpha * tile[r][j];
       }
     }
   }

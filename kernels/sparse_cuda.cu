@@ -1,6 +1,10 @@
 // A warp does a row. Its lanes form streams of L, each with an entry of its own; a lane holds V neighbouring samples,
 // as one 16-byte load brings them where memory is aligned. Per entry that costs 4 bytes of index and 4 (8) of value,
 // which are read once and in order, and the samples of one column, which are to come out of the caches.
+// Where the index has patches, a block does one of them: samples come out of shared memory, and the index costs 2
+// bytes.
+#include <cuda_pipeline.h>
+
 #include "kernels/launch.cuh"
 #include "kernels/sparse.h"
 
@@ -48,8 +52,8 @@ struct Csr {
 };
 
 template <class T, int V, int L>
-__global__ void __launch_bounds__(kWarp* kWarps)
-    product_kernel(Csr<T> of, Matrix<T> x_t, Matrix<T> y, std::int64_t rows, std::int64_t batch, T alpha, bool add) {
+__global__ void __launch_bounds__(kWarp* kWarps) product_kernel(Csr<T> of, Matrix<T> x_t, Matrix<T> y, Matrix<T> before,
+                                                                std::int64_t rows, std::int64_t batch, T alpha) {
   constexpr int kWide = L * V, kStreams = kWarp / L;
   __shared__ T tile[kRows][kWide + 1];
   const int lane = threadIdx.x % kWarp, stream = lane / L, within = lane % L * V;
@@ -78,7 +82,7 @@ __global__ void __launch_bounds__(kWarp* kWarps)
         for (int u = 0; u < kTogether; ++u) {
           if (!there(u)) continue;
 #pragma unroll
-          for (int v = 0; v < V; ++v) sum[v] += value[u] * x[u].at[v];
+          for (int v = 0; v < V; ++v) sum[v] = fma(value[u], x[u].at[v], sum[v]);
         }
       }
     }
@@ -93,7 +97,8 @@ __global__ void __launch_bounds__(kWarp* kWarps)
   __syncthreads();
   for (int i = threadIdx.x; i < kRows * kWide; i += kWarp * kWarps) {
     const std::int64_t row = first_row + i % kRows, sample = first + i / kRows;
-    if (row < rows && sample < batch) cu::store(y(sample, row), alpha * tile[i % kRows][i / kRows], add);
+    if (row >= rows || sample >= batch) continue;
+    y(sample, row) = (before ? before(sample, row) : T(0)) + alpha * tile[i % kRows][i / kRows];
   }
 }
 
@@ -145,15 +150,253 @@ void with_lanes(std::int64_t batch, std::initializer_list<View> gathered, Body&&
 
 unsigned blocks(std::int64_t count, std::int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 
+// --- patches ---
+
+constexpr int kPatchThreads = 768;
+constexpr int kPatchLanes = 8;                          // of a stream
+constexpr int kPatchStreams = kWarp / kPatchLanes;      // of a warp
+constexpr std::size_t kSampleBytes = 16 * kPatchLanes;  // of a column, in shared memory
+template <class T>
+constexpr int kPatchSamples = kSampleBytes / sizeof(T);  // that a block does at once
+template <class T>
+constexpr int kPatchBlocks = sizeof(T) == sizeof(float) ? 2 : 1;  // of a multiprocessor: registers
+template <class T>
+constexpr std::size_t kTileBytes = kPatchRows*(kPatchSamples<T> + 1) * sizeof(T);
+static_assert(kTileBytes<float> % 16 == 0 && kTileBytes<double> % 16 == 0);
+
+/// Four entries at a time.
+template <class T>
+struct alignas(16) Four {
+  T at[4];
+};
+
+/// Patches as device code sees them.
+struct DevicePatches {
+  const std::int32_t *first, *source_offsets, *sources;
+  const std::uint16_t* local;
+
+  explicit DevicePatches(const SparsePatches& p)
+      : first(p.first.as<std::int32_t>()),
+        source_offsets(p.source_offsets.as<std::int32_t>()),
+        sources(p.sources.as<std::int32_t>()),
+        local(p.local.as<std::uint16_t>()) {}
+  /// Which of the sources four places have.
+  __device__ ushort4 four(std::int32_t four) const { return __ldg(reinterpret_cast<const ushort4*>(local) + four); }
+};
+
+/// Asks for memory that will be read later, as far as whole runs of 16 bytes of it go.
+__device__ void fetch_to_cache(const void* from, const void* to) {
+#if __CUDA_ARCH__ >= 900
+  const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(from) + 15) / 16 * 16;
+  const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(to) / 16 * 16;
+  if (begin >= end) return;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(begin), "r"(static_cast<unsigned>(end - begin))
+               : "memory");
+#endif
+}
+
+/// What a block works on.
+struct Patch {
+  std::int32_t first, last;  // rows
+  std::int32_t source, sources;
+
+  __device__ Patch(const DevicePatches& in, int patch, std::int64_t rows)
+      : first(__ldg(in.first + patch)),
+        last(static_cast<std::int32_t>(min(rows, std::int64_t{__ldg(in.first + patch + 1)}))),
+        source(__ldg(in.source_offsets + patch)),
+        sources(__ldg(in.source_offsets + patch + 1) - source) {}
+
+  /// Its samples from `begin` on, into shared memory. What is behind the batch, in whole runs of 16 bytes, becomes 0.
+  template <class T>
+  __device__ void fetch(const DevicePatches& in, Matrix<T> x_t, std::int64_t begin, std::int64_t batch, T* to) const {
+    constexpr int V = 16 / sizeof(T);
+    for (int i = threadIdx.x; i < sources * kPatchLanes; i += kPatchThreads) {
+      const std::int64_t sample = begin + i % kPatchLanes * V;
+      const bool there = sample < batch;
+      const T* const from = x_t.data + __ldg(in.sources + source + i / kPatchLanes) * x_t.ld + (there ? sample : 0);
+      __pipeline_memcpy_async(to + i * V, from, 16, there ? 0 : 16);
+    }
+    __pipeline_commit();
+  }
+  /// Has what the block will read beside samples come as far as the cache, while samples come.
+  template <class T>
+  __device__ void announce(const DevicePatches& in, const Csr<T>& of, bool values) const {
+    if (threadIdx.x != 0 || sources == 0) return;
+    const std::int32_t begin = of.begin(first), end = of.begin(last);
+    fetch_to_cache(in.local + begin, in.local + end);
+    if (values) fetch_to_cache(of.values + begin, of.values + end);
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(kPatchThreads, kPatchBlocks<T>)
+    patch_product_kernel(Csr<T> of, DevicePatches in, Matrix<T> x_t, Matrix<T> y, Matrix<T> before, std::int64_t rows,
+                         std::int64_t batch, T alpha) {
+  constexpr int V = 16 / sizeof(T), kWide = kPatchSamples<T>;
+  extern __shared__ float4 shared[];
+  auto* const tile = reinterpret_cast<T(*)[kWide + 1]>(shared);
+  T* const samples = reinterpret_cast<T*>(reinterpret_cast<std::byte*>(shared) + kTileBytes<T>);
+  const Patch patch(in, static_cast<int>(blockIdx.x), rows);
+  const std::int64_t first = std::int64_t{blockIdx.y} * kWide;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  patch.announce(in, of, true);
+  patch.fetch(in, x_t, first, batch, samples);
+  if (patch.sources == 0) {
+    if (before.data == y.data) return;
+    for (std::int64_t sample = first; sample < min(batch, first + kWide); ++sample) {
+      for (int row = patch.first + static_cast<int>(threadIdx.x); row < patch.last; row += kPatchThreads) {
+        y(sample, row) = before ? before(sample, row) : T(0);
+      }
+    }
+    return;
+  }
+  __pipeline_wait_prior(0);
+  __syncthreads();
+
+  const int stream = lane / kPatchLanes, within = lane % kPatchLanes * V;
+  for (std::int32_t row = patch.first + warp; row < patch.last; row += kPatchThreads / kWarp) {
+    T sum[V] = {};
+    const auto add_entry = [&](T value, int source) {
+      const auto x = *reinterpret_cast<const Samples<T, V>*>(samples + source * kWide + within);
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[v] = fma(value, x.at[v], sum[v]);  // half of the instructions of * and +
+    };
+    const auto add_one = [&](std::int32_t place) { add_entry(of.value(place), __ldg(in.local + place)); };
+    const auto add_four = [&](const Four<T>& value, ushort4 source) {
+      add_entry(value.at[0], source.x);
+      add_entry(value.at[1], source.y);
+      add_entry(value.at[2], source.z);
+      add_entry(value.at[3], source.w);
+    };
+    const auto values_of = [&](std::int32_t four) {
+      Four<T> value;
+      const auto* const from = reinterpret_cast<const float4*>(of.values + 4 * std::int64_t{four});
+#pragma unroll
+      for (int i = 0; i < static_cast<int>(sizeof(value) / 16); ++i) {
+        reinterpret_cast<float4*>(&value)[i] = __ldcs(from + i);
+      }
+      return value;
+    };
+    // Whole fours of places, and what is left on either side of them. Of the fours two are on their way at once.
+    const std::int32_t begin = of.begin(row), end = of.end(row);
+    const std::int32_t four_begin = (begin + 3) / 4, four_end = max(four_begin, end / 4);
+    for (std::int32_t four = four_begin + stream; four < four_end; four += 2 * kPatchStreams) {
+      const bool two = four + kPatchStreams < four_end;
+      const ushort4 source = in.four(four), next_source = two ? in.four(four + kPatchStreams) : ushort4{};
+      const Four<T> value = values_of(four), next_value = two ? values_of(four + kPatchStreams) : Four<T>{};
+      add_four(value, source);
+      if (two) add_four(next_value, next_source);
+    }
+    const std::int32_t before = begin + stream, after = 4 * four_end + stream;
+    if (before < min(end, 4 * four_begin)) add_one(before);
+    if (after < end) add_one(after);
+    for (int step = kWarp / 2; step >= kPatchLanes; step /= 2) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[v] += __shfl_xor_sync(~0U, sum[v], step);
+    }
+    if (stream > 0) continue;
+#pragma unroll
+    for (int v = 0; v < V; ++v) tile[row - patch.first][within + v] = sum[v];
+  }
+  __syncthreads();
+  for (int sample = warp; sample < kWide && first + sample < batch; sample += kPatchThreads / kWarp) {
+    for (std::int32_t row = patch.first + lane; row < patch.last; row += kWarp) {
+      y(first + sample, row) = (before ? before(first + sample, row) : T(0)) + alpha * tile[row - patch.first][sample];
+    }
+  }
+}
+
+/// The lanes of a stream have parts of four sums: those of lanes `lane` and `lane` + 1, for even ones, become the whole
+/// of sum number lane / 2.
+template <class T>
+__device__ T gather_sums(const T (&part)[4], int lane) {
+  const bool high = (lane & 4) != 0, odd = (lane & 2) != 0;
+  const T a = (high ? part[2] : part[0]) + __shfl_xor_sync(~0U, high ? part[0] : part[2], 4);
+  const T b = (high ? part[3] : part[1]) + __shfl_xor_sync(~0U, high ? part[1] : part[3], 4);
+  const T c = (odd ? b : a) + __shfl_xor_sync(~0U, odd ? a : b, 2);
+  return c + __shfl_xor_sync(~0U, c, 1);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPatchThreads, kPatchBlocks<T>)
+    patch_gradient_kernel(Csr<T> of, DevicePatches in, Matrix<T> d_t, Matrix<T> x_t, std::int64_t rows,
+                          std::int64_t batch, T alpha, bool add) {
+  constexpr int V = 16 / sizeof(T), kWide = kPatchSamples<T>;
+  extern __shared__ float4 shared[];
+  T* const samples = reinterpret_cast<T*>(shared);
+  const Patch patch(in, static_cast<int>(blockIdx.x), rows);
+  if (patch.sources == 0) return;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int stream = lane / kPatchLanes, of_stream = lane % kPatchLanes, within = of_stream * V;
+  for (std::int64_t first = 0; first < batch; first += kWide) {
+    if (first > 0) __syncthreads();
+    if (first == 0) patch.announce(in, of, false);
+    patch.fetch(in, x_t, first, batch, samples);
+    __pipeline_wait_prior(0);
+    __syncthreads();
+    for (std::int32_t row = patch.first + warp; row < patch.last; row += kPatchThreads / kWarp) {
+      Samples<T, V> d = {};
+      if (first + within < batch) d = load<T, V>(d_t.data + row * d_t.ld + first + within);
+      const std::int32_t begin = of.begin(row), end = of.end(row);
+      for (std::int32_t next = begin / 4; 4 * next < end; next += kPatchStreams) {  // all lanes go round as often
+        // Places of the rows before and behind lead to some source of some patch: their sums are left.
+        const std::int32_t four = next + stream;
+        const ushort4 source = 4 * four < end ? in.four(four) : ushort4{};
+        const auto dot = [&](int at) {
+          const auto x = *reinterpret_cast<const Samples<T, V>*>(samples + at * kWide + within);
+          T sum = 0;
+#pragma unroll
+          for (int v = 0; v < V; ++v) sum = fma(d.at[v], x.at[v], sum);
+          return sum;
+        };
+        const T part[4] = {dot(source.x), dot(source.y), dot(source.z), dot(source.w)};
+        const T sum = gather_sums(part, of_stream);
+        const std::int32_t place = 4 * four + of_stream / 2;
+        if (of_stream % 2 == 0 && place >= begin && place < end) {
+          cu::store(of.values[place], alpha * sum, add || first > 0);
+        }
+      }
+    }
+  }
+}
+
+/// Whether patches may be used: all samples in whole runs of 16 bytes, and more of them than half a stream holds.
+bool by_patches(const SparseIndex& index, const View& values, std::initializer_list<View> gathered,
+                std::int64_t batch) {
+  const auto whole = static_cast<std::int64_t>(16 / size_of(values.dtype));
+  const auto aligned = [](const View& v) { return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; };
+  const bool fit =
+      std::all_of(gathered.begin(), gathered.end(), [&](const View& v) { return aligned(v) && v.ld() % whole == 0; });
+  return !index.patches.empty() && fit && aligned(values) && batch % whole == 0 && batch > whole * kPatchLanes / 2;
+}
+
+/// Starts a block for each patch, `high` times.
+template <class Kernel, class... Args>
+void launch_patches(Kernel kernel, std::size_t shared, unsigned high, const SparseIndex& index, CudaContext& context,
+                    const Args&... args) {
+  PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  const dim3 grid(static_cast<unsigned>(index.patches.count()), high);
+  kernel<<<grid, kPatchThreads, shared, context.stream>>>(args...);
+  PC_CUDA_CHECK(cudaGetLastError());
+}
+
+// --- either way ---
+
 template <class T>
 void product_typed(const SparseProductArgs& a, CudaContext& context) {
   const std::int64_t rows = a.index.rows(), batch = a.y.rows();
   if (rows == 0 || batch == 0) return;
+  if (by_patches(a.index, a.values, {a.x_t}, batch)) {
+    return launch_patches(patch_product_kernel<T>, kTileBytes<T> + kPatchSources * kSampleBytes,
+                          blocks(batch, kPatchSamples<T>), a.index, context, Csr<T>(a.index, a.values),
+                          DevicePatches(a.index.patches), matrix<T>(a.x_t), matrix<T>(a.y), matrix<T>(a.before()), rows,
+                          batch, T(a.alpha));
+  }
   with_lanes<T>(batch, {a.x_t}, [&]<class Vector, class Lanes>(Vector, Lanes) {
     constexpr int V = Vector::value, L = Lanes::value;
     const dim3 grid(blocks(rows, kRows), blocks(batch, L * V));
     product_kernel<T, V, L><<<grid, kWarp * kWarps, 0, context.stream>>>(
-        Csr<T>(a.index, a.values), matrix<T>(a.x_t), matrix<T>(a.y), rows, batch, T(a.alpha), a.write == Write::add);
+        Csr<T>(a.index, a.values), matrix<T>(a.x_t), matrix<T>(a.y), matrix<T>(a.before()), rows, batch, T(a.alpha));
     PC_CUDA_CHECK(cudaGetLastError());
   });
 }
@@ -162,6 +405,11 @@ template <class T>
 void gradient_typed(const SparseGradientArgs& g, CudaContext& context) {
   const std::int64_t rows = g.index.rows(), batch = g.x_t.cols();
   if (rows == 0 || g.index.entries() == 0) return;
+  if (by_patches(g.index, g.dw, {g.d_t, g.x_t}, batch)) {
+    return launch_patches(patch_gradient_kernel<T>, kPatchSources * kSampleBytes, 1, g.index, context,
+                          Csr<T>(g.index, g.dw), DevicePatches(g.index.patches), matrix<T>(g.d_t), matrix<T>(g.x_t),
+                          rows, batch, T(g.alpha), g.write == Write::add);
+  }
   with_lanes<T>(batch, {g.d_t, g.x_t}, [&]<class Vector, class Lanes>(Vector, Lanes) {
     constexpr int V = Vector::value, L = Lanes::value;
     gradient_kernel<T, V, L><<<blocks(rows, kWarps), kWarp * kWarps, 0, context.stream>>>(
@@ -195,11 +443,26 @@ void transpose_typed(const TransposeArgs& t, CudaContext& context) {
 }
 
 template <class T>
+struct Permute {
+  static constexpr int kEntries = 4;
+  const T* x;
+  cu::Matrix<std::int32_t> from;
+  cu::Matrix<T> y;
+
+  [[nodiscard]] bool packs() const { return from.packs() && y.packs(); }
+  template <int n>
+  __device__ void operator()(cu::NoScalars::Values, cu::At<n> at) const {
+    const cu::Pack<std::int32_t, n> source = from(at);
+    cu::Pack<T, n> found;
+    for (int i = 0; i < n; ++i) found[i] = __ldg(x + source[i]);
+    y(at) = found;
+  }
+};
+
+template <class T>
 void permute_typed(const PermuteArgs& p, CudaContext& context) {
-  const T* x = p.x.as<T>();
-  const std::int32_t* from = p.from.as<std::int32_t>();
-  T* y = p.y.as<T>();
-  cu::each_index(p.y.count(), context.stream, [=] __device__(std::int64_t i) { y[i] = x[from[i]]; });
+  cu::each_entry(1, p.y.count(), context.stream, cu::NoScalars{},
+                 Permute<T>{p.x.as<T>(), {p.from.as<std::int32_t>(), 0}, {p.y.as<T>(), 0}});
 }
 
 }  // namespace

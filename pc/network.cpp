@@ -106,17 +106,29 @@ void Network::place_patterns() {
       arena_.upload(view, std::vector<std::int32_t>(numbers.begin(), numbers.end()).data());
       return view;
     };
+    const auto index = [&](const Pattern& of, const std::string& rows, const std::string& columns) {
+      kernels::SparseIndex at{place("sparse/" + rows, of.offsets), place("sparse/" + columns, of.columns)};
+      if (exec().device != Device::cuda) return at;
+      const auto patches = patches_of(of, kernels::kPatchRows, kernels::kPatchSources);
+      if (!patches) return at;
+      at.patches = {
+          .first = place("sparse/" + rows + "_patches", patches->first),
+          .source_offsets = place("sparse/" + rows + "_source_offsets", patches->source_offsets),
+          .sources = place("sparse/" + rows + "_sources", patches->sources),
+          .local = arena_.take("sparse/" + rows + "_local" + name, {std::ssize(patches->local), 2}, DType::u8)};
+      arena_.upload(at.patches.local, patches->local.data());
+      return at;
+    };
     const auto [by_column, position] = transposed(*pattern);
     // Rows of whole vectors: products load several samples at once. All edges share the room, as they have their turns.
     constexpr std::int64_t kVector = 8;
     const std::int64_t samples = (max_batch_ + kVector - 1) / kVector * kVector;
-    sparse_[id] = {
-        .by_row = {place("sparse/rows", pattern->offsets), place("sparse/row_columns", pattern->columns)},
-        .by_column = {place("sparse/columns", by_column.offsets), place("sparse/column_rows", by_column.columns)},
-        .position = place("sparse/position", position),
-        .values_by_column = arena_.take("sparse/values_by_column" + name, {pattern->count()}, dtype_),
-        .source_room = arena_.take("sparse/source_room", {most_in, samples}, dtype_),
-        .target_room = arena_.take("sparse/target_room", {most_out, samples}, dtype_)};
+    sparse_[id] = {.by_row = index(*pattern, "rows", "row_columns"),
+                   .by_column = index(by_column, "columns", "column_rows"),
+                   .position = place("sparse/position", position),
+                   .values_by_column = arena_.take("sparse/values_by_column" + name, {pattern->count()}, dtype_),
+                   .source_room = arena_.take("sparse/source_room", {most_in, samples}, dtype_),
+                   .target_room = arena_.take("sparse/target_room", {most_out, samples}, dtype_)};
   }
 }
 

@@ -1,5 +1,6 @@
 #include "pc/pattern.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "kernels/check.h"
@@ -80,6 +81,46 @@ Transposed transposed(const Pattern& pattern) {
       t.columns[at(to)] = static_cast<std::int32_t>(row);
       result.position[at(to)] = static_cast<std::int32_t>(place);
     }
+  }
+  return result;
+}
+
+std::optional<Patches> patches_of(const Pattern& pattern, std::int64_t most_rows, std::int64_t most_sources) {
+  constexpr std::int64_t kShared = 4;        // entries for each column of a patch, at least, for it to be worth while
+  constexpr std::int64_t kEmptyRows = 4096;  // of a patch without entries
+  const bool few = pattern.count() < std::max(pattern.rows, pattern.cols);  // most rows, or columns, have no entry
+  Patches result;
+  result.local.resize(at((pattern.count() + 3) / 4 * 4));
+  std::vector<std::int32_t> place(at(pattern.cols), -1);  // of a column among those of the patch in hand
+  std::vector<std::int32_t> sources;
+  for (std::int64_t row = 0; row < pattern.rows;) {
+    const std::int64_t first = row;
+    sources.clear();
+    for (; row < pattern.rows; ++row) {
+      const std::size_t before = sources.size();
+      const bool has_none = before == 0 && pattern.begin(row) == pattern.end(row);
+      if (row - first >= (has_none ? kEmptyRows : most_rows)) break;
+      for (std::int64_t k = pattern.begin(row); k < pattern.end(row); ++k) {
+        std::int32_t& seen = place[at(pattern.column(k))];
+        if (seen < 0) sources.push_back(pattern.column(k));
+        seen = 0;
+      }
+      if (std::ssize(sources) <= most_sources) continue;
+      for (std::size_t i = before; i < sources.size(); ++i) place[at(sources[i])] = -1;
+      sources.resize(before);
+      break;
+    }
+    if (row == first) return std::nullopt;
+    std::sort(sources.begin(), sources.end());
+    for (std::size_t i = 0; i < sources.size(); ++i) place[at(sources[i])] = static_cast<std::int32_t>(i);
+    for (std::int64_t k = pattern.begin(first); k < pattern.end(row - 1); ++k) {
+      result.local[at(k)] = static_cast<std::uint16_t>(place[at(pattern.column(k))]);
+    }
+    for (const std::int32_t c : sources) place[at(c)] = -1;
+    result.sources.insert(result.sources.end(), sources.begin(), sources.end());
+    result.first.push_back(static_cast<std::int32_t>(row));
+    result.source_offsets.push_back(static_cast<std::int32_t>(result.sources.size()));
+    if (!few && std::ssize(result.sources) > pattern.count() / kShared) return std::nullopt;
   }
   return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace pc {
@@ -38,5 +39,14 @@ struct Transposed {
 };
 /// At most 2,000,000,000 entries: positions are int32.
 Transposed transposed(const Pattern& pattern);
+
+/// The same entries, in patches of rows that have many columns in common (kernels/sparse.h).
+struct Patches {
+  std::vector<std::int32_t> first = {0}, source_offsets = {0}, sources;
+  std::vector<std::uint16_t> local;
+};
+/// At most so many rows, and so many columns, in a patch. Nothing: rows do not have enough columns in common for
+/// patches to be faster, or one row alone has more.
+std::optional<Patches> patches_of(const Pattern& pattern, std::int64_t most_rows, std::int64_t most_sources);
 
 }  // namespace pc

@@ -69,6 +69,44 @@ TEST_CASE("pattern: there and back, and transposed") {
   }
 }
 
+TEST_CASE("patches: every entry is in one, where its column is; none where rows have little in common") {
+  // Rows that read near ones, with some that read nothing, many at the end.
+  Pattern pattern{.rows = 9000, .cols = 1000};
+  Dice dice(5);
+  for (std::int64_t row = 0; row < pattern.rows; ++row) {
+    for (std::int64_t col = row; col < std::min<std::int64_t>(row + 40, pattern.cols); ++col) {
+      if (row % 7 != 3 && dice.chance(0.5)) pattern.columns.push_back(static_cast<std::int32_t>(col));
+    }
+    pattern.offsets.push_back(pattern.count());
+  }
+  for (const auto& [most_rows, most_sources] : {std::pair<std::int64_t, std::int64_t>{96, 780}, {50, 60}, {20, 1000}}) {
+    const auto patches = patches_of(pattern, most_rows, most_sources);
+    REQUIRE(patches.has_value());
+    CHECK(patches->first.back() == pattern.rows);
+    CHECK(length(patches->local) % 4 == 0);
+    CHECK(length(patches->source_offsets) == length(patches->first));
+    CHECK(length(patches->first) < pattern.cols);  // rows that read nothing are in few
+    bool right = true;
+    for (std::size_t p = 0; p + 1 < patches->first.size(); ++p) {
+      const std::int64_t rows = patches->first[p + 1] - patches->first[p];
+      const std::int64_t source = patches->source_offsets[p], sources = patches->source_offsets[p + 1] - source;
+      CHECK((rows > 0 && sources <= most_sources && (rows <= most_rows || sources == 0)));
+      for (std::int64_t i = 1; i < sources; ++i) {
+        right = right && patches->sources[index(source + i - 1)] < patches->sources[index(source + i)];
+      }
+      for (std::int64_t k = pattern.begin(patches->first[p]); k < pattern.begin(patches->first[p + 1]); ++k) {
+        const std::int64_t local = patches->local[index(k)];
+        right = right && local < sources && patches->sources[index(source + local)] == pattern.column(k);
+      }
+    }
+    CHECK(right);
+  }
+  CHECK(!patches_of(pattern, 96, 39 / 4).has_value());  // a row has more columns than that
+  CHECK(!patches_of(random_pattern(dice, 200, 5000, 0.02), 96, 780).has_value());
+  // Few entries: a patch costs less than a visit to each row.
+  CHECK(patches_of(random_pattern(dice, 20, 5000, 0.02), 96, 780).has_value());
+}
+
 TEST_CASE("sparse_product, sparse_gradient, transpose and permute: against plain loops") {
   Dice dice(4);
   for (const std::int64_t batch : {1, 3, 32, 33, 70}) {
@@ -131,7 +169,7 @@ namespace {
 Problem masked_problem(std::uint64_t seed, bool sparse) {
   Dice dice(seed);
   Problem problem;
-  problem.batch = 1 + dice.below(5);
+  problem.batch = seed % 3 == 1 ? 4 * (3 + dice.below(8)) : 1 + dice.below(5);  // the former by patches on a GPU
   const int parts = 3 + dice.below(2);
   for (int i = 0; i < parts; ++i) {
     problem.nodes.push_back({.name = "n" + std::to_string(i), .shape = {1 + dice.below(12)}});
