@@ -323,7 +323,13 @@ Work Bench::work() {
     work.touched_bytes += program->bytes();
     work.calls += std::ssize(program->calls());
     for (const Call& call : program->calls()) {
-      if (call.kernel == kernels::sparse_product.name && call.bytes() > kStays) work.least_bytes += call.bytes();
+      if (call.kernel != kernels::sparse_product.name || call.bytes() <= kStays) continue;
+      // Each view but a base, which has the shape of the result: what never changes need not be a matrix.
+      const View& result = call.touches.back().view;
+      for (const Touch& touch : call.touches) {
+        if (!touch.write && touch.view.shape == result.shape) continue;
+        work.least_bytes += double(touch.view.count()) * double(size_of(touch.view.dtype));
+      }
     }
   }
   return work;

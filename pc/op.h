@@ -92,6 +92,7 @@ struct OpCall {
   const SparseViews* sparse = nullptr;  // of a sparse operator
   bool changes = false;                 // x are changes of values: what does not depend on x is left out
   std::span<const View> state = {};     // of an operator that has one, in the plans that Op::state_serves
+  View base = {};  // what `predict` adds its result to, in place of mu; only for a sparse operator without a bias
 };
 
 /// Settings and shapes that the test sweeps run an operator with; at least one is odd-sized.

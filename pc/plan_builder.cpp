@@ -148,7 +148,7 @@ View PlanBuilder::arriving(EdgeId e, int link) {
 
 // --- predictions ---
 
-void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
+void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write, const View& base) {
   const Link& l = link_of(e, link);
   const NodeId to = graph_.prediction(graph_.edge(e).prediction).node;
   const bool inside = link < last_link(e), is_value = !inside && out.data == value(to).data;
@@ -167,7 +167,7 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write) {
   const std::vector<View> w = exactly ? operands_.split_weights(e, link) : operands_.weights(e, link);
   const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
   const std::vector<View> state = state_of(e, link);
-  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias, state}, out, write);
+  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias, state, base}, out, write);
 }
 
 /// What stands behind last_made.
@@ -191,15 +191,23 @@ void PlanBuilder::predict_inner(EdgeId e, int links) {
   }
 }
 
-void PlanBuilder::predict_edge(EdgeId e, View mu, Write write) {
+void PlanBuilder::predict_edge(EdgeId e, View mu, Write write, const View& base) {
   predict_inner(e, last_link(e));
-  predict_link(e, last_link(e), mu, write);
+  predict_link(e, last_link(e), mu, write, base);
 }
 
-void PlanBuilder::predict_edges(PredictionId p, bool constant_ones, View mu, Write write) {
+/// With a base: mu = base + what the edges make. A sparse product begins with the base itself, without a copy of it.
+void PlanBuilder::predict_edges(PredictionId p, bool constant_ones, View mu, Write write, View base) {
   for (const EdgeId e : graph_.prediction(p).edges) {
     if (constant_edge(e) != constant_ones) continue;
-    predict_edge(e, mu, write);
+    const Link& last = link_of(e, last_link(e));
+    if (!base.empty() && !(last.op->sparse && last.params.size() == 1)) {
+      kernels::copy(exec_, {.in = base, .out = mu});
+      base = {};
+      write = Write::add;
+    }
+    predict_edge(e, mu, write, base);
+    base = {};
     write = Write::add;
   }
 }
@@ -238,8 +246,7 @@ void PlanBuilder::predict(PredictionId p) {
   // but in the same order, so that the numbers are the same.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
-  kernels::copy(exec_, {.in = base, .out = out});
-  predict_edges(p, false, out, Write::add);
+  predict_edges(p, false, out, Write::set, base);
 }
 
 void PlanBuilder::predict_all() {
@@ -366,7 +373,13 @@ void PlanBuilder::pull_edges(const std::vector<EdgeId>& edges, View back, Write 
   pull_link(edges[0], 0, 0, back, write);
 }
 
-void PlanBuilder::pull_to_map(const std::vector<EdgeId>& edges) {
+/// The sparse edge with the most entries comes first: it writes all of dz, and others then add where they have entries.
+void PlanBuilder::pull_to_map(std::vector<EdgeId> edges) {
+  const auto entries = [&](EdgeId e) {
+    const auto& pattern = link_of(e, 1).pattern;
+    return pattern == nullptr ? 0 : pattern->count();
+  };
+  std::stable_sort(edges.begin(), edges.end(), [&](EdgeId a, EdgeId b) { return entries(a) > entries(b); });
   const View dz = network_.link_buffer("dz", edges[0], 0, spec_.batch);
   Write write = Write::set;
   for (const EdgeId e : edges) {

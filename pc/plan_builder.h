@@ -81,9 +81,9 @@ class PlanBuilder {
   // --- predictions, errors, the way back (plan_builder.cpp) ---
   void predict(PredictionId p);
   void predict_all();
-  void predict_edges(PredictionId p, bool constant_ones, View mu, Write write);
-  void predict_edge(EdgeId e, View mu, Write write);
-  void predict_link(EdgeId e, int link, View out, Write write);
+  void predict_edges(PredictionId p, bool constant_ones, View mu, Write write, View base = {});
+  void predict_edge(EdgeId e, View mu, Write write, const View& base = {});
+  void predict_link(EdgeId e, int link, View out, Write write, const View& base = {});
   void predict_pooled(EdgeId e, const View& mu);
   void predict_end(EdgeId e, const View& mu);
   void predict_inner(EdgeId e, int links);
@@ -94,7 +94,7 @@ class PlanBuilder {
   void pull_link(EdgeId e, int link, int source, View dx, Write write);
   void pull_edge(EdgeId e, int source, View back, Write write);
   void pull_edges(const std::vector<EdgeId>& edges, View back, Write write);
-  void pull_to_map(const std::vector<EdgeId>& edges);
+  void pull_to_map(std::vector<EdgeId> edges);
   [[nodiscard]] bool moves_with_map(NodeId v) const;
   bool pull_back(NodeId v, bool with_map = false);
   View own_gradient(NodeId v);

@@ -52,7 +52,8 @@ void predict(const OpCall& call, View mu, Write write) {
                                       .x_t = turned(call, call.x[0], at.source_room),
                                       .y = mu,
                                       .alpha = gain(call),
-                                      .write = write});
+                                      .write = write,
+                                      .base = call.base});
 }
 
 void prepare(const OpCall& call) {
