@@ -7,6 +7,7 @@
 #include "kernels/arithmetic.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
+#include "pc/levels.h"
 #include "pc/ops/ops.h"
 
 namespace pc {
@@ -107,8 +108,25 @@ double step_bound(Network& network, const Schedule& schedule, const std::vector<
       norms[static_cast<std::size_t>(edge.prediction)][static_cast<std::size_t>(from)] += stretch(network, edge, known);
     }
   }
-  double precision = 0;
-  std::size_t most = 1;
+  const auto is_free = [&](NodeId node) { return !clamped[static_cast<std::size_t>(node)]; };
+  // Errors as variables: a value moves with its own error and with all that its prediction is made of.
+  const bool by_errors = schedule.engine == Engine::errors;
+  std::vector<std::vector<double>> reached(clamped.size(), std::vector<double>(clamped.size(), 0.0));
+  const auto through_values = [&](const std::vector<double>& row) {
+    std::vector<double> sum(clamped.size(), 0.0);
+    for (std::size_t from = 0; from < sum.size(); ++from) {
+      for (std::size_t v = 0; v < sum.size(); ++v) sum[v] += row[from] * reached[from][v];
+    }
+    return sum;
+  };
+  const std::vector<NodeId> none;  // also where there is a cycle, which the schedule itself refuses
+  for (const NodeId v : by_errors ? topological_order(graph).value_or(none) : none) {
+    const auto& predictions = graph.node(v).predictions;
+    std::vector<double>& row = reached[static_cast<std::size_t>(v)];
+    if (is_free(v) && !predictions.empty()) row = through_values(norms[static_cast<std::size_t>(predictions[0])]);
+    if (is_free(v)) row[static_cast<std::size_t>(v)] += 1;
+  }
+  // How far the error of each prediction moves with each variable, in units of its own deviation.
   for (PredictionId p = 0; p < graph.prediction_count(); ++p) {
     const EnergySpec& spec = graph.prediction(p).spec;
     PC_CHECK(spec.energy == &gaussian || !spec.energy->zero_at_prediction, "step_bound", "prediction ",
@@ -116,12 +134,18 @@ double step_bound(Network& network, const Schedule& schedule, const std::vector<
              "; give a rate instead of auto");
     const std::vector<double> now =
         spec.learn_precision > 0 ? network.arena().read(network.precisions(p)) : spec.precision;
-    precision = std::max(precision, *std::max_element(now.begin(), now.end()));
+    double precision = *std::max_element(now.begin(), now.end());
+    if (schedule.free_output) precision += std::max(precision, 1.0);
+    std::vector<double>& row = norms[static_cast<std::size_t>(p)];
+    const NodeId node = graph.prediction(p).node;
+    const bool variable = by_errors && is_free(node) && graph.node(node).predictions[0] == p;
+    if (variable) row.assign(row.size(), 0.0);
+    if (is_free(node)) row[static_cast<std::size_t>(node)] += 1;
+    if (by_errors && !variable) row = through_values(row);
+    for (double& entry : row) entry *= std::sqrt(precision);
   }
-  for (const Node& node : graph.nodes()) most = std::max(most, node.predictions.size());
-  if (schedule.free_output) precision = std::max(precision, 1.0) + precision;
-  const double reach = std::sqrt(double(most)) + norm_of(norms);
-  return precision > 0 ? 1 / (precision * reach * reach * (1 + 2 * kClose)) : 1;
+  const double reach = norm_of(norms);
+  return reach > 0 ? 1 / (reach * reach * (1 + 2 * kClose)) : 1;
 }
 
 void set_step_bound(Network& network, const Schedule& schedule, const std::vector<Clamp>& clamps) {

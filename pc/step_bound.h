@@ -11,10 +11,12 @@ namespace pc {
 /// The scalar that ValueSgd::automatic multiplies its rate by.
 inline constexpr const char* kStepBound = "clock/step_bound";
 
-/// 1 / (P (s + ||N||_2)^2), at most 1 / (largest curvature of the energy over the free values) where activations are
-/// piecewise linear: gradient descent then falls monotonically at rates below twice that. P is the largest precision,
-/// s^2 the most predictions that a node has, and N the matrix of the norms of what leads from each free node to each
-/// prediction (a matrix of blocks is no larger than the matrix of its blocks' norms). Smooth activations add a term of
+/// 1 / ||M||_2^2, at most 1 / (largest curvature of the energy over the free values) where activations are
+/// piecewise linear: gradient descent then falls monotonically at rates below twice that. M has a row for each
+/// prediction and a column for each free node: the norm of what leads from the node to the prediction, and 1 more where
+/// the node is the one predicted, times the root of the prediction's precision, so that a precise hidden layer does not
+/// slow the image. With errors as variables (epc), M says so of them: its rows for clamped nodes go through all values
+/// on the way. (A matrix of blocks is no larger than the matrix of its blocks' norms.) Smooth activations add a term of
 /// their own curvature, which is not bounded here. Throws where an operator's slope has no bound, naming its edge.
 /// With a free output (ep), targets are free nodes of unit precision, and their costs add to it, for beta up to 1.
 double step_bound(Network& network, const Schedule& schedule, const std::vector<Clamp>& clamps);
