@@ -65,6 +65,12 @@ Answer ask(Network& network, const Question& question) {
   PC_CHECK(std::isfinite(end), "query", "the energy is ", end, " after ", outcome.steps,
            " steps; choose a smaller rate, as --rate auto does");
   answer.energy.push_back(end);
+  answer.energies.assign(static_cast<std::size_t>(question.count), 0.0);
+  for (PredictionId p = 0; p < network.graph().prediction_count(); ++p) {
+    const std::vector<double> rows =
+        network.arena().read(network.row_buffer("energy/" + network.graph().prediction(p).name, question.count));
+    for (std::size_t i = 0; i < rows.size(); ++i) answer.energies[i] += rows[i];
+  }
   answer.steps = outcome.steps;
   answer.converged = outcome.converged;
   return answer;

@@ -28,7 +28,8 @@ struct Question {
 };
 
 struct Answer {
-  std::vector<double> energy;  // per sample: before each step, and at the end
+  std::vector<double> energy;    // per sample: before each step, and at the end
+  std::vector<double> energies;  // of each sample, at the end
   int steps = 0;
   bool converged = false;
 };

@@ -55,7 +55,7 @@ struct QueryOptions {
   std::string by = "start";
   std::string rate, schedule, latent;
   std::optional<int> steps;
-  int repeat = 0;
+  int repeat = 0, starts = 1;
   std::int64_t count = 0, first = 0;
   bool with_label = false, baselines = false;
   std::uint64_t seed = 0;

@@ -162,6 +162,8 @@ void add_query(CLI::App& command, QueryOptions& options) {
   command.add_option("--precision", options.precision, "denoise --by precision: 1 / variance of what is seen (1)")
       ->check(at_least(0));
   command.add_option("--repeat", options.repeat, "recall: how often an answer is shown again (30)")->check(at_least(1));
+  command.add_option("--starts", options.starts, "recall: from so many random starts, keeping the least energy")
+      ->check(at_least(1));
   command.add_option("--threshold", options.threshold, "Success below this error (noise: 0.005, parts: 0.001)");
   command.add_flag("--baselines", options.baselines, "recall and replay: Hopfield networks on the same data");
   command.add_option("--latent", options.latent, "interpolate: the node to move along")->type_name("NODE");

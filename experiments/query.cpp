@@ -343,6 +343,7 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
   };
   Settled result;
   result.answer.resize(count, network_->graph().node(read).shape.count());
+  result.energies.resize(count);
   for (std::int64_t first = 0; first < count; first += kChunk) {
     const std::int64_t rows = std::min(kChunk, count - first);
     Question question{.count = rows, .given = {}, .relax = relaxation(config_, options_), .threads = threads_};
@@ -365,6 +366,7 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
     }
     const Answer answer = ask(*network_, question);
     result.answer.middleRows(first, rows) = answer_of(rows);
+    result.energies.segment(first, rows) = Eigen::Map<const VectorXd>(answer.energies.data(), rows);
     const auto add = [&](std::vector<double>& sum, const std::vector<double>& more, double weight) {
       if (sum.size() < more.size()) sum.resize(more.size(), 0.0);
       for (std::size_t i = 0; i < more.size(); ++i) sum[i] += weight * more[i];
@@ -394,6 +396,23 @@ Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& t
     shown.values = settled.answer;
   }
   return settled;
+}
+
+/// The same from `--starts` random starts; of each row the answer of least energy. What is kept along the steps is the
+/// first start's.
+Query::Settled Query::settle_best(const Said& said, NodeId read, const Truth& truth, int repeat) {
+  PC_CHECK(options_.starts == 1 || relaxation(config_, options_).init.kind == ValueInit::Kind::normal, "query",
+           "--starts ", options_.starts, " needs starts that differ: --set \"relax.init={normal: {sigma: 0.5}}\"");
+  Settled best = settle_again(said, read, truth, repeat);
+  for (int start = 1; start < options_.starts; ++start) {
+    const Settled next = settle_again(said, read, {}, repeat);
+    for (std::int64_t i = 0; i < best.answer.rows(); ++i) {
+      if (!(next.energies[i] < best.energies[i])) continue;
+      best.answer.row(i) = next.answer.row(i);
+      best.energies[i] = next.energies[i];
+    }
+  }
+  return best;
 }
 
 // --- what is said on the command line ---
@@ -642,7 +661,7 @@ QueryResult Query::recall() {
     }
     // A part settles in one go where the node itself is read; else the answer is shown again until it stands.
     const int repeat = cue.noise < 0 && read == image_ ? 1 : options_.repeat > 0 ? options_.repeat : 30;
-    const Settled settled = settle_again(said, read, truth, repeat);
+    const Settled settled = settle_best(said, read, truth, repeat);
     const VectorXd error = errors(settled.answer, truth);
     const auto recalled = (error.array() < cue.success).count();
     result.measured.push_back({cue.name + "/recalled", double(recalled) / double(count)});

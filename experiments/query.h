@@ -53,6 +53,7 @@ class Query {
   /// Rows that were settled, and how it went.
   struct Settled {
     Rows answer;
+    Eigen::VectorXd energies;  // of each row, at the end
     std::vector<double> energy, error;
     int steps = 0;
   };
@@ -69,6 +70,7 @@ class Query {
 
   Settled settle(std::vector<Said> said, NodeId read, const Truth& truth = {});
   Settled settle_again(const Said& said, NodeId read, const Truth& truth, int repeat);
+  Settled settle_best(const Said& said, NodeId read, const Truth& truth, int repeat);
   [[nodiscard]] Rows read_node(NodeId node, std::int64_t count);
   [[nodiscard]] std::vector<Said> asked_for();
   [[nodiscard]] Said parse(const std::string& text, bool clamped);
