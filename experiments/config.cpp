@@ -360,7 +360,8 @@ Config read_config(ConfigTree tree) {
     static constexpr std::pair<std::string_view, Regime> kRegimes[] = {{"auto", Regime::automatic},
                                                                        {"library", Regime::library},
                                                                        {"sliced", Regime::sliced},
-                                                                       {"tiled", Regime::tiled}};
+                                                                       {"tiled", Regime::tiled},
+                                                                       {"warps", Regime::warps}};
     static constexpr std::pair<std::string_view, Form> kForms[] = {
         {"auto", Form::automatic}, {"values", Form::values}, {"changes", Form::changes}};
     plan.read("optimize", config.optimize)

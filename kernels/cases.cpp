@@ -122,6 +122,7 @@ class Maker {
   [[nodiscard]] CaseView matrix(std::int64_t rows, std::int64_t cols, Content content = Content::normal) const {
     return {.shape = {rows, cols}, .dtype = dtype_, .content = content, .wide = wide_};
   }
+  [[nodiscard]] CaseView column(std::int64_t n) const { return {.shape = {n}, .dtype = dtype_}; }
   [[nodiscard]] CaseView column_row(Content content = Content::normal) const {
     return {.shape = {cols_}, .dtype = dtype_, .content = content};
   }
@@ -846,15 +847,18 @@ class Maker {
       add("settle", std::string("f ") + std::to_string(static_cast<int>(f)),
           {matrix(rows_, n), matrix(rows_, n), matrix(rows_, m), packed(n, n), matrix(rows_, n), packed(m, n),
            packed(n, n), matrix(rows_, n), matrix(rows_, m)},
-          {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan)},
+          {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), per_row(),
+           matrix(rows_, m, Content::nan), matrix(rows_, m, Content::nan)},
           [=](const Exec& exec, const Views& in, const Views& out) {
             SettleArgs args{.steps = 3, .rate = 0.05, .momentum = 0.5};
             args.nodes.add({in[0], out[0]});
             args.nodes.add({in[1], out[1]});
             args.nodes.add({in[2]});
-            args.predictions.add({.node = 0, .start = in[7], .precision = 0.7});
+            args.predictions.add({.node = 0, .start = in[7], .precision = 0.7, .delta = out[2], .energy = out[3]});
             args.predictions.add({.node = 1});
             args.predictions.add({.node = 2, .start = in[8], .precision = 2});
+            args.predictions.add({.node = 2, .precision = 0.6, .delta = out[4], .dz = out[5]});
+            args.edges.add({.source = -1, .prediction = 3, .z = in[2], .after = f, .leak = 0.1});
             const double small = 1 / std::sqrt(double(n));
             args.edges.add(
                 {.source = 0, .prediction = 1, .w = in[3], .z = in[4], .gain = small, .after = f, .leak = 0.1});
@@ -872,7 +876,7 @@ class Maker {
       add("settle", std::string("weights ") + std::string(pc::name_of(type)),
           {matrix(rows_, n), matrix(rows_, n), matrix(rows_, m), all, few},
           {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), scalar(0), matrix(rows_, n, Content::nan),
-           part, part},
+           part, part, matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), part, per_row()},
           [=](const Exec& exec, const Views& in, const Views& out) {
             SettleArgs args{.steps = 3, .rate = 0.05, .momentum = 0.5, .exponent = 6, .overflow = out[2]};
             args.nodes.add({.x = in[0],
@@ -882,7 +886,13 @@ class Maker {
                             .narrow_whole = {out[5], out[2]}});
             args.nodes.add({in[1], out[1]});
             args.nodes.add({in[2]});
-            args.predictions.add({.node = 1, .start = in[0]});
+            args.predictions.add({.node = 1,
+                                  .start = in[0],
+                                  .precision = 0.7,
+                                  .delta = out[6],
+                                  .dz = out[7],
+                                  .energy = out[9],
+                                  .narrow = {out[8], out[2]}});
             args.predictions.add({.node = 2, .start = in[2]});
             const double small = 1 / std::sqrt(double(n));
             args.edges.add(
@@ -891,6 +901,63 @@ class Maker {
             settle(exec, args);
           });
       list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;  // half a unit in the last place
+      const Activation f = type == DType::f16 ? Activation::gelu : Activation::silu;
+      // With its start: what stays goes to h, h to g and y, g to y twice, and a free node without predictions to g.
+      add("settle", std::string("begins, ") + std::string(pc::name_of(type)),
+          {matrix(rows_, n), matrix(rows_, n), matrix(rows_, m), all, few, few, all, column(n), column(m)},
+          {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), scalar(0), matrix(rows_, n, Content::nan),
+           matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), per_row(), per_row(),
+           matrix(rows_, m, Content::nan)},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            SettleArgs args{
+                .steps = 4, .rate = 0.05, .momentum = 0.5, .exponent = 6, .overflow = out[2], .warps = true};
+            args.nodes.add({.x = out[3], .dx = out[0], .whole = out[3]});
+            args.nodes.add({.x = out[4], .dx = out[1]});
+            args.nodes.add({.x = in[2]});
+            args.nodes.add({.x = in[0], .dx = out[5]});
+            args.predictions.add({.node = 0, .stage = 1});
+            args.predictions.add({.node = 1, .precision = 0.7, .stage = 2});
+            args.predictions.add(
+                {.node = 2, .precision = 1.5, .stage = 3, .energy_start = out[6], .delta = out[8], .energy = out[7]});
+            const double small = 1 / std::sqrt(double(n));
+            args.edges.add({.source = -1, .prediction = 0, .z = in[1], .after = f});
+            args.edges.add({.source = 0, .prediction = 1, .w = in[3], .gain = small, .after = f, .bias = in[7]});
+            args.edges.add({.source = 3, .prediction = 1, .w = in[6], .gain = small});
+            args.edges.add({.source = 1, .prediction = 2, .w = in[4], .gain = small, .before = f, .bias = in[8]});
+            args.edges.add({.source = 0, .prediction = 2, .w = in[5], .gain = small});
+            settle(exec, args);
+          });
+      list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;
+      // Two predictions of a node, one of two edges; a self-loop; an edge that stays; and, at times, an identity.
+      for (const bool identity : {false, true}) {
+        add("settle", std::string("cycle, ") + std::string(pc::name_of(type)) + (identity ? ", identity" : ""),
+            {matrix(rows_, n), matrix(rows_, n), matrix(rows_, m), all, few, all, all, few},
+            {matrix(rows_, n, Content::nan), matrix(rows_, n, Content::nan), scalar(0), matrix(rows_, n, Content::nan),
+             matrix(rows_, m, Content::nan), per_row(), matrix(rows_, m, Content::nan), matrix(rows_, m, Content::nan),
+             part},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              SettleArgs args{
+                  .steps = 4, .rate = 0.05, .momentum = 0.5, .exponent = 6, .overflow = out[2], .warps = !identity};
+              args.nodes.add({in[0], out[0]});
+              args.nodes.add({in[1], out[1]});
+              args.nodes.add({in[2]});
+              args.predictions.add({.node = 1, .precision = 0.7});
+              args.predictions.add({.node = 2, .start = in[2], .precision = 1.5, .delta = out[4], .energy = out[5]});
+              args.predictions.add(
+                  {.node = 1, .start = in[1], .precision = 0.4, .delta = out[3], .narrow = {out[8], out[2]}});
+              args.predictions.add({.node = 2, .precision = 0.6, .delta = out[6], .dz = out[7]});
+              const double small = 1 / std::sqrt(double(n));
+              args.edges.add({.source = 0, .prediction = 0, .w = in[3], .z = in[1], .gain = small, .after = f});
+              args.edges.add({.source = 1, .prediction = 1, .w = in[4], .gain = small, .before = f});
+              args.edges.add({.source = 0, .prediction = 1, .w = in[7], .z = in[2], .gain = small, .after = f});
+              args.edges.add({.source = 1, .prediction = 2, .w = in[5], .gain = small});
+              args.edges.add({.source = 0, .prediction = 2, .w = in[6], .z = in[0], .gain = small, .after = f});
+              args.edges.add({.source = -1, .prediction = 3, .z = in[2], .after = f});
+              if (identity) args.edges.add({.source = 0, .prediction = 2});
+              settle(exec, args);
+            });
+        list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;
+      }
     }
   }
 

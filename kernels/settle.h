@@ -20,13 +20,17 @@ namespace pc::kernels {
 using scalar::Activation;
 
 /// z = gain before(x_source) W^T and whatever is constant, and its prediction gets after(z). Without W: z = x_source.
+/// Without a source z stays what it is at the start: such an edge is listed where its slope is asked for.
 struct SettleEdge {
-  int source = 0, prediction = 0;  // places in the lists
+  int source = 0, prediction = 0;  // places in the lists; no source: -1
   View w = {};                     // [out, in]; all of one type, perhaps of fewer bits than the values
   View z = {};                     // [rows, out]: at the start; needed where there is an activation after
   double gain = 1;
   Activation before = Activation::identity, after = Activation::identity;
   double leak = 0;  // of both
+  View bias = {};   // [out]; of z, where the call makes it
+
+  [[nodiscard]] bool constant() const { return source < 0; }
 };
 
 /// E = 1/2 p |x - mu|^2 of one node.
@@ -34,10 +38,18 @@ struct SettlePrediction {
   int node = 0;
   View start = {};  // [rows, n]: x - mu at the start; empty: zero
   double precision = 1;
+  // From 1 on: it is made at the start by the call itself, from the values and, of edges that stay, z, after those of
+  // lower stages; the first of a node that moves is where the node begins. And [rows] the energy there, in float64.
+  int stage = 0;
+  View energy_start = {};
+  // What the last move leads to, where it is wanted: delta = p (x - mu); dz = delta after'(z) of its edge, if that is
+  // its only one; the last of these that is wanted as an operand; and [rows] the energy, in float64.
+  View delta = {}, dz = {}, energy = {};
+  Narrowed narrow = {};
 };
 
 struct SettleNode {
-  View x;        // [rows, n]: at the start
+  View x;        // [rows, n]: at the start; written, if it begins at a prediction
   View dx = {};  // [rows, n]: how far it moves; empty: it is clamped
   // Not empty: x + dx, perhaps in the place of x; and both as operands.
   View whole = {};
@@ -70,6 +82,7 @@ struct SettleArgs {
   View overflow = {};  // and this float64 scalar set to 1 where that does not fit float16
   View scratch =
       {};  // settle_scratch(args) bytes: the network is cut into tiles. Empty: a block does its samples alone
+  bool warps = false;  // and there its warps own the values that they move (settle_warps.h)
 
   [[nodiscard]] std::int64_t rows() const { return nodes[0].x.rows(); }
   [[nodiscard]] DType dtype() const { return nodes[0].x.dtype; }
@@ -81,6 +94,18 @@ struct SettleArgs {
     return dtype();
   }
   [[nodiscard]] std::int64_t width(const SettlePrediction& p) const { return nodes[p.node].x.cols(); }
+  /// Whether a prediction, by its number, is where its node begins.
+  [[nodiscard]] bool makes(int i) const {
+    const int node = predictions[i].node;
+    const auto first =
+        std::find_if(predictions.begin(), predictions.end(), [&](const auto& p) { return p.node == node; });
+    return predictions[i].stage > 0 && !nodes[node].dx.empty() && first == predictions.begin() + i;
+  }
+  [[nodiscard]] int stages() const {
+    int last = 0;
+    for (const SettlePrediction& p : predictions) last = std::max(last, p.stage);
+    return last;
+  }
 
   void check() const {
     PC_CHECK(nodes.count > 0 && steps > 0, "settle", "there is nothing to do");
@@ -92,19 +117,38 @@ struct SettleArgs {
       node.narrow.check("settle", node.x);
       node.narrow_whole.check("settle", node.x);
     }
-    for (const SettlePrediction& p : predictions) {
-      if (!p.start.empty()) check_alike("settle", nodes[p.node].x, p.start);
+    for (int i = 0; i < predictions.count; ++i) {
+      const SettlePrediction& p = predictions[i];
+      for (const View* view : {&p.start, &p.delta, &p.dz}) {
+        if (!view->empty()) check_alike("settle", nodes[p.node].x, *view);
+      }
+      const bool first = !p.dz.empty() || !p.energy.empty() || !p.narrow.y.empty();
+      PC_CHECK(!first || !p.delta.empty(), "settle", "what else is wanted of an error goes with the error");
+      for (const View* view : {&p.energy, &p.energy_start}) {
+        PC_CHECK(view->empty() || (view->count() == rows() && view->dtype == DType::f64), "settle",
+                 "energy must be float64, one per row");
+      }
+      PC_CHECK(p.energy_start.empty() || p.stage > 0, "settle", "where it does not begin there is no energy");
+      const auto of_this = std::count_if(edges.begin(), edges.end(), [&](const auto& e) { return e.prediction == i; });
+      PC_CHECK(p.dz.empty() || of_this == 1, "settle", "dz is that of an only edge");
+      p.narrow.check("settle", nodes[p.node].x);
     }
     const bool tensor = operands() != dtype();
     PC_CHECK(!tensor || (dtype() == DType::f32 && size_of(operands()) == 2 && overflow.dtype == DType::f64 &&
                          overflow.count() == 1),
              "settle", "weights of ", name_of(operands()), " do not go with values of ", name_of(dtype()));
     for (const SettleEdge& e : edges) {
+      const bool made = predictions[e.prediction].stage > 0 && !e.constant();
+      PC_CHECK(made || e.after == Activation::identity || !e.z.empty(), "settle",
+               "an activation needs what it began with");
+      PC_CHECK(
+          e.bias.empty() || (made && e.bias.count() == width(predictions[e.prediction]) && e.bias.dtype == dtype()),
+          "settle", "a bias is for a prediction that is made here, one for each of its entries");
+      if (!e.z.empty()) check_alike("settle", nodes[predictions[e.prediction].node].x, e.z);
+      if (e.constant()) continue;
       const std::int64_t in = nodes[e.source].x.cols(), out = width(predictions[e.prediction]);
       const bool fits = e.w.empty() ? in == out : e.w.rows() == out && e.w.cols() == in && e.w.dtype == operands();
       PC_CHECK(fits, "settle", "weights do not fit their nodes");
-      PC_CHECK(e.after == Activation::identity || !e.z.empty(), "settle", "an activation needs what it began with");
-      if (!e.z.empty()) check_alike("settle", nodes[predictions[e.prediction].node].x, e.z);
       PC_CHECK(!nodes[e.source].dx.empty(), "settle", "an edge begins at a node that cannot move");
     }
   }
@@ -114,8 +158,13 @@ struct SettleArgs {
       node.narrow.touches(t);
       node.narrow_whole.touches(t);
     }
-    for (const SettlePrediction& p : predictions) t.read(p.start);
-    for (const SettleEdge& e : edges) t.read_all(e.w).read(e.z);  // `overflow` is only ever set to 1
+    for (int i = 0; i < predictions.count; ++i) {
+      const SettlePrediction& p = predictions[i];
+      t.read(p.start).write(p.energy_start).write(p.delta).write(p.dz).write(p.energy);
+      if (makes(i)) t.write(nodes[p.node].x);
+      p.narrow.touches(t);
+    }
+    for (const SettleEdge& e : edges) t.read_all(e.w).read(e.z).read_all(e.bias);  // `overflow` is only ever set to 1
     t.write_all(scratch);
   }
   [[nodiscard]] double flops() const;
@@ -123,6 +172,7 @@ struct SettleArgs {
 
 void settle_cpu(const SettleArgs&, Share);
 void settle_cuda(const SettleArgs&, CudaContext&);
+bool settle_by_warps_cuda(const SettleArgs&, CudaContext&);
 
 /// Nodes, predictions and edges that a block can do alone, at most of each.
 inline constexpr int kSettleMost = 16;
@@ -157,6 +207,8 @@ constexpr int settle_tiled(std::int64_t n) {
 }
 
 [[nodiscard]] SettleLayout settle_layout(const SettleArgs& args);
+/// Whether warps can do the call there (settle_warps.h), and its start, if it is to begin by itself.
+[[nodiscard]] bool settle_by_warps(const Exec& exec, const SettleArgs& args);
 /// Whether a block of the device has memory enough for the weights and one sample.
 [[nodiscard]] bool settle_fits(const Exec& exec, const SettleArgs& args);
 

@@ -24,6 +24,17 @@ class Sample {
       dz_.emplace_back(static_cast<std::size_t>(a_.width(a_.predictions[e.prediction])));
     }
     narrow_ = a_.operands() != a_.dtype();
+    for (const SettleEdge& e : a_.edges) {
+      z_.push_back(e.z.empty() ? std::vector<T>(dz_[z_.size()].size()) : row_of(e.z));
+    }
+    for (const SettlePrediction& p : a_.predictions) {
+      start_.push_back(p.start.empty() ? std::vector<T>(gradient_[at(p.node)].size()) : row_of(p.start));
+    }
+    for (int stage = 1; stage <= a_.stages(); ++stage) {
+      for (int p = 0; p < a_.predictions.count; ++p) {
+        if (a_.predictions[p].stage == stage) begin(p);
+      }
+    }
   }
 
   void step() {
@@ -52,8 +63,74 @@ class Sample {
     }
   }
 
+  /// What the last move has led to, before x may be written over.
+  void store_errors() {
+    for (int e = 0; e < a_.edges.count; ++e) forward(e);
+    for (int i = 0; i < a_.predictions.count; ++i) {
+      const SettlePrediction& p = a_.predictions[i];
+      if (p.delta.empty()) continue;
+      std::vector<T> sent = error(i);
+      double squares = 0;
+      for (T& entry : sent) {
+        squares += double(entry) * double(entry);
+        entry *= T(p.precision);
+      }
+      if (!p.energy.empty()) p.energy.as<double>()[row_] = 0.5 * p.precision * squares;
+      std::copy(sent.begin(), sent.end(), p.delta.template row<T>(row_));
+      for (int e = 0; e < a_.edges.count && !p.dz.empty(); ++e) {
+        if (a_.edges[e].prediction != i) continue;
+        for (std::size_t j = 0; j < sent.size(); ++j) sent[j] *= result(e, j).slope;
+        std::copy(sent.begin(), sent.end(), p.dz.template row<T>(row_));
+      }
+      narrow_row(p.narrow, row_, sent.data());
+    }
+  }
+
  private:
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
+  [[nodiscard]] std::vector<T> row_of(const View& view) const {
+    const T* row = view.row<T>(row_);
+    return {row, row + view.cols()};
+  }
+
+  /// A prediction at the start.
+  void begin(int prediction) {
+    const SettlePrediction& p = a_.predictions[prediction];
+    T* x = a_.nodes[p.node].x.template row<T>(row_);
+    std::vector<T> mu(start_[at(prediction)].size(), T(0));
+    for (int edge = 0; edge < a_.edges.count; ++edge) {
+      const SettleEdge& e = a_.edges[edge];
+      if (e.prediction != prediction) continue;
+      std::vector<T>& z = z_[at(edge)];
+      if (!e.constant()) multiply_start(e, z);
+      for (std::size_t o = 0; o < z.size(); ++o) mu[o] += scalar::activate(e.after, z[o], T(e.leak)).value;
+    }
+    if (a_.makes(prediction)) {
+      std::copy(mu.begin(), mu.end(), x);
+      return;
+    }
+    double squares = 0;
+    for (std::size_t o = 0; o < mu.size(); ++o) {
+      const T error = start_[at(prediction)][o] = x[o] - mu[o];
+      squares += double(error) * double(error);
+    }
+    if (!p.energy_start.empty()) p.energy_start.template as<double>()[row_] = 0.5 * p.precision * squares;
+  }
+
+  void multiply_start(const SettleEdge& e, std::vector<T>& z) const {
+    std::vector<T> a = row_of(a_.nodes[e.source].x);
+    for (T& value : a) value = scalar::activate(e.before, value, T(e.leak)).value;
+    if (!e.w.empty()) {
+      for (T& value : a) value = operand(value, 0);
+    }
+    for (std::size_t o = 0; o < z.size(); ++o) {
+      T sum = e.w.empty() ? a[o] : T(0);
+      for (std::size_t i = 0; i < a.size() && !e.w.empty(); ++i) {
+        sum += weight(e, o, static_cast<std::int64_t>(i)) * a[i];
+      }
+      z[o] = (e.w.empty() ? sum : T(e.gain) * sum) + (e.bias.empty() ? T(0) : e.bias.template as<T>()[o]);
+    }
+  }
   /// The change of what the edge multiplies, and the slope there.
   [[nodiscard]] scalar::ValueSlope<T> source(const SettleEdge& e, std::int64_t i) const {
     const SettleNode& node = a_.nodes[e.source];
@@ -62,7 +139,7 @@ class Sample {
   /// The change of what the edge adds to its prediction, and the slope there.
   [[nodiscard]] scalar::ValueSlope<T> result(int edge, std::size_t o) const {
     const SettleEdge& e = a_.edges[edge];
-    return scalar::change(e.after, e.z.empty() ? T(0) : e.z.row<T>(row_)[o], dz_[at(edge)][o], T(e.leak));
+    return scalar::change(e.after, z_[at(edge)][o], dz_[at(edge)][o], T(e.leak));
   }
 
   [[nodiscard]] T weight(const SettleEdge& e, std::size_t o, std::int64_t i) const {
@@ -70,22 +147,23 @@ class Sample {
     return narrow_ ? T(widened(e.w, row, i)) : e.w.row<T>(row)[i];
   }
   /// What is multiplied, as an operand.
-  [[nodiscard]] T operand(T value) const {
+  [[nodiscard]] T operand(T value, int exponent) const {
     if (!narrow_) return value;
     std::uint16_t bits = 0;
     View stored{.data = &bits, .shape = {1, 1}, .dtype = a_.operands()};
-    stored.exponent = a_.exponent;
+    stored.exponent = exponent;
     const float exact = static_cast<float>(value);
     narrow_row({stored, a_.overflow}, 0, &exact);
-    return T(std::ldexp(widened(stored, 0, 0), -a_.exponent));
+    return T(std::ldexp(widened(stored, 0, 0), -exponent));
   }
 
   void forward(int edge) {
     const SettleEdge& e = a_.edges[edge];
+    if (e.constant()) return;
     std::vector<T> a;
     for (std::int64_t i = 0; i < a_.nodes[e.source].x.cols(); ++i) a.push_back(source(e, i).value);
     if (!e.w.empty()) {
-      for (T& value : a) value = operand(value);
+      for (T& value : a) value = operand(value, a_.exponent);
     }
     for (std::size_t o = 0; o < dz_[at(edge)].size(); ++o) {
       T sum = 0;
@@ -99,22 +177,30 @@ class Sample {
     }
   }
 
+  [[nodiscard]] std::vector<T> error(int prediction) const {
+    const SettlePrediction& p = a_.predictions[prediction];
+    const View& dx = a_.nodes[p.node].dx;
+    std::vector<T> list(gradient_[at(p.node)].size());
+    for (std::size_t j = 0; j < list.size(); ++j) {
+      list[j] = start_[at(prediction)][j] + (dx.empty() ? T(0) : dx.row<T>(row_)[j]);
+      for (int e = 0; e < a_.edges.count; ++e) {
+        if (a_.edges[e].prediction == prediction && !a_.edges[e].constant()) list[j] -= result(e, j).value;
+      }
+    }
+    return list;
+  }
+
   /// The error of a prediction, what it means for its own node, and for the sources of its edges.
   void compare(int prediction) {
     const SettlePrediction& p = a_.predictions[prediction];
-    const View& dx = a_.nodes[p.node].dx;
     std::vector<T>& own = gradient_[at(p.node)];
-    std::vector<T> delta(own.size());
+    std::vector<T> delta = error(prediction);
     for (std::size_t j = 0; j < own.size(); ++j) {
-      T error = (p.start.empty() ? T(0) : p.start.row<T>(row_)[j]) + (dx.empty() ? T(0) : dx.row<T>(row_)[j]);
-      for (int e = 0; e < a_.edges.count; ++e) {
-        if (a_.edges[e].prediction == prediction) error -= result(e, j).value;
-      }
-      delta[j] = T(p.precision) * error;
+      delta[j] *= T(p.precision);
       own[j] += delta[j];
     }
     for (int e = 0; e < a_.edges.count; ++e) {
-      if (a_.edges[e].prediction == prediction) pull_back(e, delta);
+      if (a_.edges[e].prediction == prediction && !a_.edges[e].constant()) pull_back(e, delta);
     }
   }
 
@@ -127,7 +213,7 @@ class Sample {
         back[o] -= dz;
         continue;
       }
-      const T sent = operand(dz);
+      const T sent = operand(dz, a_.exponent);
       for (std::size_t i = 0; i < back.size(); ++i) {
         const auto in = static_cast<std::int64_t>(i);
         back[i] -= T(e.gain) * weight(e, o, in) * sent * source(e, in).slope;
@@ -139,7 +225,8 @@ class Sample {
   std::int64_t row_;
   bool narrow_ = false;
   std::vector<std::vector<T>> velocity_, gradient_;  // by node
-  std::vector<std::vector<T>> dz_;                   // by edge
+  std::vector<std::vector<T>> z_, dz_;               // by edge: at the start; the change
+  std::vector<std::vector<T>> start_;                // by prediction
 };
 
 }  // namespace
@@ -165,7 +252,8 @@ SettleLayout settle_layout(const SettleArgs& args) {
   }
   for (int i = 0; i < args.edges.count; ++i) {
     const SettleEdge& e = args.edges[i];
-    const std::int64_t in = args.nodes[e.source].x.cols(), out = args.width(args.predictions[e.prediction]);
+    const std::int64_t in = e.constant() ? 0 : args.nodes[e.source].x.cols(),
+                       out = args.width(args.predictions[e.prediction]);
     const std::int64_t mapped = e.before == Activation::identity ? 0 : in;
     const bool multiplies = !e.w.empty(), tensor = multiplies && tensor_cores;
     // Rows an odd number of entries apart: threads meet in no memory bank, along rows or along columns.
@@ -184,6 +272,13 @@ SettleLayout settle_layout(const SettleArgs& args) {
   return layout;
 }
 
+bool settle_by_warps(const Exec& exec, const SettleArgs& args) {
+  const auto on_device = [&](bool (*asked)(const SettleArgs&, CudaContext&)) {
+    return asked != nullptr && asked(args, *exec.cuda);
+  };
+  return exec.device == Device::cpu || on_device(PC_CUDA(settle_by_warps_cuda));
+}
+
 bool settle_fits(const Exec& exec, const SettleArgs& args) {
   if (std::max({args.nodes.count, args.predictions.count, args.edges.count}) > kSettleMost) return false;
   const SettleLayout layout = settle_layout(args);
@@ -196,6 +291,7 @@ double SettleArgs::flops() const {
   const SettleFirst first = settle_first(*this);
   double sum = 0;
   for (const SettleEdge& e : edges) {
+    if (e.constant()) continue;
     const int forward = first.nodes[static_cast<std::size_t>(e.source)] + 1,
               back = first.predictions[static_cast<std::size_t>(e.prediction)];
     const int products = scratch.empty() ? 2 * steps : 2 * steps - std::min(forward, steps) - std::min(back, steps);
@@ -224,6 +320,7 @@ SettleFirst settle_first(const SettleArgs& args) {
       lower(first.predictions[at(p)], first.nodes[at(node)] + 1);
     }
     for (const SettleEdge& e : args.edges) {
+      if (e.constant()) continue;
       lower(first.nodes[at(e.source)], first.predictions[at(e.prediction)]);
       lower(first.predictions[at(e.prediction)], first.nodes[at(e.source)] + 1);
     }
@@ -236,6 +333,7 @@ void settle_cpu(const SettleArgs& args, Share share) {
     each_row(share, args.rows(), [&](std::int64_t row) {
       Sample<T> sample(args, row);
       for (int t = 0; t < args.steps; ++t) sample.step();
+      sample.store_errors();
       sample.store();
     });
   });

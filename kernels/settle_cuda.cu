@@ -1,6 +1,3 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cmath>
 #include <type_traits>
 
@@ -8,9 +5,13 @@
 #include "kernels/narrow.cuh"
 #include "kernels/settle.h"
 #include "kernels/settle_tiles.h"
+#include "kernels/settle_warps.h"
+#include "kernels/squares.cuh"
 
 namespace pc::kernels {
 namespace {
+
+using cu::fetch, cu::load_square, cu::multiply_add, cu::wait_for_fetched;
 
 constexpr int kThreads = 512, kWarp = 32, kWarps = kThreads / kWarp;
 
@@ -29,7 +30,10 @@ struct Network {
   };
   struct Prediction {
     const void* start;
-    std::int64_t ld;
+    void *delta, *dz;
+    double* energy;
+    std::int64_t ld, delta_ld, dz_ld;
+    cu::Narrow narrow;
     int node, n, tasks, edges_begin, edges_end;
     double precision;
     SettleLayout::PredictionAt at;
@@ -69,7 +73,7 @@ Network network_of(const SettleArgs& args) {
                                      .ld = e.w.empty() ? 0 : e.w.ld(),
                                      .z_ld = e.z.empty() ? 0 : e.z.ld(),
                                      .source = e.source,
-                                     .in = static_cast<int>(args.nodes[e.source].x.cols()),
+                                     .in = e.constant() ? 0 : static_cast<int>(args.nodes[e.source].x.cols()),
                                      .out = static_cast<int>(args.width(p)),
                                      .before = e.before,
                                      .after = e.after,
@@ -78,7 +82,13 @@ Network network_of(const SettleArgs& args) {
                                      .at = layout.edges[k]};
     }
     net.predictions[i] = {.start = p.start.data,
+                          .delta = p.delta.data,
+                          .dz = p.dz.data,
+                          .energy = p.energy.as<double>(),
                           .ld = p.start.empty() ? 0 : p.start.ld(),
+                          .delta_ld = p.delta.empty() ? 0 : p.delta.ld(),
+                          .dz_ld = p.dz.empty() ? 0 : p.dz.ld(),
+                          .narrow = cu::Narrow(p.narrow),
                           .node = p.node,
                           .n = static_cast<int>(args.width(p)),
                           .tasks = tasks(args.width(p)),
@@ -129,44 +139,6 @@ Network network_of(const SettleArgs& args) {
   return net;
 }
 
-/// Memory to shared memory, without waiting for one before the next is asked for.
-template <class T>
-__device__ void fetch(T* to, const T* from) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
-  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(sizeof(T)));
-}
-__device__ void wait_for_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-/// A square of 16 x 16, or its transpose, as a factor of multiply_add: each lane brings the address of 8 entries of a
-/// row.
-template <bool transposed, class Operand>
-__device__ void load_square(unsigned (&a)[4], const Operand* row) {
-  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  if constexpr (transposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(at));
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(at));
-  }
-}
-
-/// sum [16, 8] += a [16, 16] b [16, 8], in the parts that each lane of a warp holds (PTX: mma.m16n8k16).
-__device__ void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __half) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 /// A block's samples: `kSamples` rows from `first` on; rows past the last are computed with and never stored. Operand:
 /// T, or 16 bits for tensor cores.
 template <class T, class Operand, int kSamples>
@@ -200,8 +172,8 @@ class Block {
       }
       for (int e = 0; e < net_.edge_count; ++e) {
         const Network::Edge& edge = net_.edges[e];
-        const Network::Node& source = net_.nodes[edge.source];
         for (int i = threadIdx.x; edge.before != Activation::identity && i < edge.in; i += kThreads) {
+          const Network::Node& source = net_.nodes[edge.source];
           fetch(&state[edge.at.x + i], &static_cast<const T*>(source.x)[row * source.x_ld + i]);
         }
         for (int i = threadIdx.x; edge.after != Activation::identity && i < edge.out; i += kThreads) {
@@ -224,6 +196,20 @@ class Block {
     __syncthreads();
   }
 
+  /// What the last move has led to, where it is wanted.
+  __device__ void store_errors() {
+    bool any = false;
+    for (int p = 0; p < net_.prediction_count; ++p) any = any || net_.predictions[p].delta != nullptr;
+    if (!any) return;
+    each_task(net_.predictions, net_.predicting, [this](const Network::Prediction& p, int j) { compare(p, j); });
+    __syncthreads();
+    for (int task = warp_; task < net_.prediction_count * kSamples; task += kWarps) {
+      const Network::Prediction& p = net_.predictions[task / kSamples];
+      const std::int64_t row = first_ + task % kSamples;
+      if (p.delta != nullptr && row < net_.rows) store_errors(p, row, state_ + task % kSamples * net_.state);
+    }
+  }
+
   __device__ void store() const {
     for (int s = 0; s < kSamples; ++s) {
       if (first_ + s >= net_.rows) return;
@@ -244,6 +230,24 @@ class Block {
   }
 
  private:
+  /// By a warp.
+  __device__ void store_errors(const Network::Prediction& p, std::int64_t row, const T* state) const {
+    double squares = 0;
+    for (int i = lane_; i < p.n; i += kWarp) {
+      T sent = state[p.at.delta + i];
+      squares += double(sent) * double(sent);
+      static_cast<T*>(p.delta)[row * p.delta_ld + i] = sent;
+      if (p.dz != nullptr) {
+        sent = state[net_.edges[p.edges_begin].at.dz + i];
+        static_cast<T*>(p.dz)[row * p.dz_ld + i] = sent;
+      }
+      p.narrow(row, i, sent);
+    }
+    for (int apart = kWarp / 2; apart > 0; apart /= 2) squares += __shfl_xor_sync(~0U, squares, apart);
+    // 1/2 p e^2, of delta = p e
+    if (lane_ == 0 && p.energy != nullptr) p.energy[row] = p.precision == 0 ? 0 : 0.5 / p.precision * squares;
+  }
+
   [[nodiscard]] __device__ std::int64_t row_of(int s) const { return min(first_ + s, net_.rows - 1); }
   /// Entries from one row of an edge's weights to the next.
   [[nodiscard]] __device__ static int row_stride(const Network::Edge& edge) {
@@ -403,7 +407,7 @@ class Block {
 #pragma unroll
       for (int s = 0; s < kSamples; ++s) {
         T* state = state_ + s * net_.state;
-        if (edge.w == nullptr) dz[s] = state[net_.nodes[edge.source].at.dx + j];
+        if (edge.w == nullptr) dz[s] = edge.source < 0 ? T(0) : state[net_.nodes[edge.source].at.dx + j];
         scalar::ValueSlope<T> f{dz[s], T(1)};
         if (edge.after != Activation::identity) {
           f = scalar::change(edge.after, state[edge.at.z + j], dz[s], T(edge.leak));
@@ -480,6 +484,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const __grid_constant_
   Block<T, Operand, kSamples> block(here, reinterpret_cast<T*>(memory));
   block.load();
   for (int t = 0; t < net.steps; ++t) block.step();
+  block.store_errors();
   block.store();
 }
 
@@ -517,9 +522,13 @@ void settle_cuda(const SettleArgs& args, CudaContext& context) {
 #endif
   PC_CHECK(args.scratch.empty(), "settle",
            "this build has no code for tiles; configure with -DCMAKE_CUDA_ARCHITECTURES=90");
+  if (args.warps) return settle_warps_cuda(args, context);
+  PC_CHECK(args.stages() == 0, "settle", "only warps begin by themselves");
   if (args.operands() == DType::f16) return settle_typed<float, __half>(args, context);
   if (args.operands() == DType::bf16) return settle_typed<float, __nv_bfloat16>(args, context);
   with_float(args.dtype(), [&]<class T>(T) { settle_typed<T, T>(args, context); });
 }
+
+bool settle_by_warps_cuda(const SettleArgs& args, CudaContext& context) { return settle_warps_fit(args, context); }
 
 }  // namespace pc::kernels

@@ -49,15 +49,16 @@ template <class T>
 struct AdamScalars {
   OnDevice on_device;
   const double* step;
-  double beta1, beta2, decay;  // decay: of the weight itself
+  double log_beta1, log_beta2, decay;  // decay: of the weight itself
 
   struct Values {
     T rate, correct2, keep, scale;
   };
   __device__ Values operator()() const {
     const double rate = *on_device.rate;
-    return {T(rate / (1 - std::pow(beta1, *step))), T(1 / (1 - std::pow(beta2, *step))), T(1 - rate * decay),
-            T(on_device.gradient_scale())};
+    // 1 - beta^step
+    const double left1 = -std::expm1(log_beta1 * *step), left2 = -std::expm1(log_beta2 * *step);
+    return {T(rate / left1), T(1 / left2), T(1 - rate * decay), T(on_device.gradient_scale())};
   }
 };
 
@@ -112,7 +113,8 @@ void weight_adam_cuda_together(std::span<const WeightAdamArgs* const> calls, Cud
       jobs.push_back({one.g.w.rows(), one.g.w.cols(), Adam<T>(one)});
     }
     cu::each_entry(std::span<const cu::Job<Adam<T>>>(jobs), context.stream,
-                   AdamScalars<T>{OnDevice(a.g), a.step.as<double>(), a.beta1, a.beta2, a.decoupled ? a.decay : 0});
+                   AdamScalars<T>{OnDevice(a.g), a.step.as<double>(), std::log(a.beta1), std::log(a.beta2),
+                                  a.decoupled ? a.decay : 0});
   });
 }
 void weight_adam_cuda(const WeightAdamArgs& a, CudaContext& context) {

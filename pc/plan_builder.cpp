@@ -212,19 +212,28 @@ void PlanBuilder::predict_edges(PredictionId p, bool constant_ones, View mu, Wri
   }
 }
 
+/// What a prediction is made from.
+Key PlanBuilder::prediction_key(PredictionId p) const {
+  Key key;
+  for (const EdgeId e : graph_.prediction(p).edges) {
+    const Key edge = edge_key(e);
+    key.insert(key.end(), edge.begin(), edge.end());
+  }
+  return key;
+}
+
 void PlanBuilder::predict(PredictionId p) {
   const Prediction& prediction = graph_.prediction(p);
   PredictionState& s = state(p);
   const View out = p == direct_ ? value(prediction.node) : mu(p);
-  Key key, constant;
+  Key constant;
   bool any_constant = false, any_moving = false;
   for (const EdgeId e : prediction.edges) {
     const Key edge = edge_key(e);
-    key.insert(key.end(), edge.begin(), edge.end());
     if (constant_edge(e)) constant.insert(constant.end(), edge.begin(), edge.end());
     (constant_edge(e) ? any_constant : any_moving) = true;
   }
-  if (same(s.mu, key)) return;
+  if (same(s.mu, prediction_key(p))) return;
   s.mu_version = fresh();
   part("predict");
   s.changed = by_changes_ && !frozen_ && predict_change(p);

@@ -138,7 +138,14 @@ class PlanBuilder {
   // --- all steps in one call (plan_slices.cpp) ---
   [[nodiscard]] std::string not_sliced() const;
   std::optional<kernels::SettleArgs> slices();
+  void leave_out_resting(kernels::SettleArgs& args);
   void settle(kernels::SettleArgs args);
+  [[nodiscard]] bool constant_prediction(PredictionId p) const;
+  bool begin_inside(kernels::SettleArgs& args);
+  void have_start();
+  [[nodiscard]] bool settles_errors() const;
+  void ask_errors(kernels::SettleArgs& args);
+  void have_errors();
 
   // --- schedules (plan_schedules.cpp) ---
   void look(int t);
@@ -193,6 +200,7 @@ class PlanBuilder {
   [[nodiscard]] bool can_fuse(PredictionId p);
   [[nodiscard]] bool constant_edge(EdgeId e) const;
   [[nodiscard]] Key edge_key(EdgeId e) const;
+  [[nodiscard]] Key prediction_key(PredictionId p) const;
   [[nodiscard]] bool same(Key& last, Key now) const;
   [[nodiscard]] Terms terms(PredictionId p);
   [[nodiscard]] double factor(int t, PredictionId p) const;
@@ -271,7 +279,7 @@ class PlanBuilder {
   std::vector<Key> weight_changes_;                 // by parameter: what its change was made from
   std::set<ParamId> written_;                       // gradients that have been begun
   std::optional<kernels::SettleArgs> sliced_;       // the whole relaxation, where it is one call
-  bool tiled_ = false;                              // which is cut into tiles
+  bool begins_inside_ = false;                      // which makes the start too
 };
 
 }  // namespace pc

@@ -89,11 +89,16 @@ void PlanBuilder::start_values() {
   if (order) {
     for (const NodeId v : *order) {
       if (graph_.node(v).predictions.empty() || node(v).free == Free::none) continue;
+      if (begins_inside_) {
+        node(v).version = fresh();
+        continue;
+      }
       if (starts_directly(v)) direct_ = graph_.node(v).predictions[0];
       predict(graph_.node(v).predictions[0]);
       set_to_prediction(v);
       direct_ = -1;
     }
+    if (begins_inside_) have_start();
   } else {
     for (int i = 0; i < init.sweeps; ++i) sweep();
   }
@@ -131,7 +136,7 @@ void PlanBuilder::reset_stepper() {
     if (node(v).free == Free::none) continue;
     if (by_errors()) kernels::fill(exec_, {.out = buffer("e", v)});
     if (const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper)) {
-      if (sgd->momentum != 0) kernels::fill(exec_, {.out = buffer("value_velocity", v)});
+      if (sgd->momentum != 0 && !sliced_) kernels::fill(exec_, {.out = buffer("value_velocity", v)});
     } else if (adam) {
       kernels::fill(exec_, {.out = buffer("value_m", v)});
       kernels::fill(exec_, {.out = buffer("value_v", v)});

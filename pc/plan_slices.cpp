@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/reduce.h"
 #include "kernels/settle_tiles.h"
+#include "pc/levels.h"
 #include "pc/plan_builder.h"
+#include "pc/states.h"
 
 namespace pc {
 
@@ -56,7 +59,7 @@ std::optional<kernels::SettleEdge> dense(const Edge& edge) {
 /// cannot be.
 std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   const Regime asked = spec_.regime;
-  const bool demanded = asked == Regime::sliced || asked == Regime::tiled;
+  const bool demanded = asked != Regime::library && asked != Regime::automatic;
   if (asked == Regime::library || (!demanded && exec_.device == Device::cpu)) return std::nullopt;
   const auto refuse = [&](const std::string& why) -> std::optional<kernels::SettleArgs> {
     PC_CHECK(!demanded, "plan", "regime: ", name_of(asked), " cannot be had: ", why, "; use regime: auto");
@@ -81,7 +84,17 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     args.predictions.add(small);
   }
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
-    if (constant_edge(e)) continue;
+    if (constant_edge(e)) {
+      const PredictionId p = graph_.edge(e).prediction;
+      if (!settles_errors() || !state(p).fused) continue;
+      const Link& last = link_of(e, last_link(e));
+      args.edges.add({.source = -1,
+                      .prediction = p,
+                      .z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch),
+                      .after = *last.op->activation,
+                      .leak = leak_of(last)});
+      continue;
+    }
     auto small = dense(graph_.edge(e));
     if (!small) return refuse("edge " + graph_.edge(e).name + " is more than one linear operator and an activation");
     small->source = graph_.edge(e).from[0];
@@ -96,28 +109,115 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     }
     args.edges.add(*small);
   }
-  if (asked != Regime::tiled) {
-    if (kernels::settle_fits(exec_, args)) return args;
+  if (asked == Regime::tiled) {
+    if (!is_hopper(exec_)) return refuse("it needs a GPU of compute capability 9.0, and a build for it");
+    if (const std::string why = kernels::why_not_tiled(args); !why.empty()) return refuse(why);
+    return args;
+  }
+  if (!kernels::settle_fits(exec_, args)) {
     return refuse("the graph has more than " + std::to_string(kernels::kSettleMost) +
                   " nodes, predictions or edges, or the weights do not fit the shared memory of one block");
   }
-  if (!is_hopper(exec_)) return refuse("it needs a GPU of compute capability 9.0, and a build for it");
-  if (const std::string why = kernels::why_not_tiled(args); !why.empty()) return refuse(why);
-  tiled_ = true;
+  if (asked != Regime::warps) return args;
+  args.warps = true;
+  if (!kernels::settle_by_warps(exec_, args)) {
+    return refuse("products are not of float16 or bfloat16, or edges are of kinds that warps do not do");
+  }
+  if (kernels::SettleArgs whole = args; begin_inside(whole) && kernels::settle_by_warps(exec_, whole)) {
+    begins_inside_ = true;
+    return whole;
+  }
   return args;
 }
 
-/// What happens before the first move happens as ever; then all moves at once. Nodes that nothing reaches in so few
-/// steps stay where they are.
-void PlanBuilder::settle(kernels::SettleArgs args) {
-  look(0);
-  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) args.predictions[p].start = start_error(p);
+/// Whether a prediction cannot change while this plan relaxes.
+bool PlanBuilder::constant_prediction(PredictionId p) const {
+  const auto& edges = graph_.prediction(p).edges;
+  return !edges.empty() && std::all_of(edges.begin(), edges.end(), [&](EdgeId e) { return constant_edge(e); });
+}
+
+/// Leaves the start to the call as well; false where others have a hand in it, or look at it.
+bool PlanBuilder::begin_inside(kernels::SettleArgs& args) {
+  const auto order = topological_order(graph_);
+  const bool feedforward = spec_.relax.init.kind == ValueInit::Kind::feedforward && order;
+  if (!feedforward || !settles_errors() || spec_.measure_start || spec_.settings.nudge) return false;
+  int listed = 0;
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    const PredictionId p = graph_.edge(e).prediction;
+    if (constant_edge(e) != constant_prediction(p)) return false;
+    for (int link = 0; link <= last_link(e); ++link) {
+      if (observes(spec_, link_of(e, link))) return false;
+    }
+    if (constant_edge(e) && !state(p).fused) continue;
+    const std::vector<View> weights = network_.link_weights(e, 0);
+    kernels::SettleEdge& small = args.edges[listed++];
+    if (!small.constant() && weights.size() > 1) small.bias = weights[1];
+  }
+  std::vector<int> stage(static_cast<std::size_t>(graph_.node_count()), 0);  // at which a node's value is there
+  const auto stage_of = [&](PredictionId p) {
+    int latest = 0;
+    for (const EdgeId e : graph_.prediction(p).edges) {
+      for (const NodeId from : graph_.edge(e).from) latest = std::max(latest, stage[static_cast<std::size_t>(from)]);
+    }
+    return latest + 1;
+  };
+  for (const NodeId v : *order) {
+    if (node(v).free == Free::none || graph_.node(v).predictions.empty()) continue;
+    stage[static_cast<std::size_t>(v)] = stage_of(graph_.node(v).predictions[0]);
+  }
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    kernels::SettlePrediction& made = args.predictions[p];
+    made.stage = stage_of(p);
+    if (constant_prediction(p) && !state(p).fused) args.edges.add({.source = -1, .prediction = p, .z = mu(p)});
+  }
+  return true;
+}
+
+/// What start_values would have left, but for the values.
+void PlanBuilder::have_start() {
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    if (constant_prediction(p)) {
+      predict(p);
+      continue;
+    }
+    PredictionState& s = state(p);
+    static_cast<void>(same(s.mu, prediction_key(p)));
+    s.mu_version = fresh();
+  }
+}
+
+/// Nodes that nothing reaches in so few steps stay where they are.
+void PlanBuilder::leave_out_resting(kernels::SettleArgs& args) {
   const std::vector<int> first = kernels::settle_first(args).nodes;
-  const auto moves = [&](NodeId v) { return first[static_cast<std::size_t>(v)] < spec_.relax.steps; };
+  const auto rests = [&](int v) { return first[static_cast<std::size_t>(v)] >= args.steps; };
   const auto edges = std::exchange(args.edges, {});
   for (const kernels::SettleEdge& e : edges) {
-    if (moves(e.source)) args.edges.add(e);
+    if (!rests(e.source)) args.edges.add(e);
   }
+  for (int v = 0; v < args.nodes.count; ++v) {
+    if (rests(v)) args.nodes[v].dx = {};
+  }
+}
+
+/// What happens before the first move happens as ever; then all moves at once.
+void PlanBuilder::settle(kernels::SettleArgs args) {
+  const auto energy_start = [&](PredictionId p) {
+    return network_.row_buffer("energy_start/" + graph_.prediction(p).name, spec_.batch);
+  };
+  if (begins_inside_) {
+    by_changes_ = true;
+  } else {
+    look(0);
+  }
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    if (!begins_inside_) {
+      args.predictions[p].start = start_error(p);
+    } else if (spec_.energies && !args.makes(p)) {
+      args.predictions[p].energy_start = energy_start(p);
+    }
+  }
+  const bool tiled = spec_.regime == Regime::tiled;
+  if (tiled) leave_out_resting(args);
   part("settle");
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     for (int link = 0; link <= last_link(e) && !constant_edge(e); ++link) {
@@ -126,21 +226,78 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
   }
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     kernels::SettleNode& moving = args.nodes[v];
-    if (!moves(v)) moving.dx = {};
     if (moving.dx.empty()) continue;
     moving.whole = value(v);
     if (!feeds_products(v)) continue;
-    moving.narrow = operands_.beside(change(v), Magnitude::change);
+    if (!settles_errors()) moving.narrow = operands_.beside(change(v), Magnitude::change);
     moving.narrow_whole = operands_.beside(value(v), Magnitude::value);
   }
-  if (tiled_) {
+  if (tiled) {
     const auto bytes = static_cast<std::int64_t>(kernels::settle_scratch(args));
     args.scratch = network_.arena().take("settle/" + std::to_string(bytes), {bytes}, DType::u8);
   }
+  if (settles_errors()) ask_errors(args);
   kernels::settle(exec_, args);
-  plan_.regime_ = tiled_ ? Regime::tiled : Regime::sliced;
+  plan_.regime_ = tiled ? Regime::tiled : args.warps ? Regime::warps : Regime::sliced;
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (!args.nodes[v].dx.empty()) node(v).version = node(v).whole_version = fresh();
+  }
+  if (settles_errors()) have_errors();
+  part("metrics");
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    if (args.predictions[p].energy_start.empty()) continue;
+    kernels::sum(exec_,
+                 {.in = energy_start(p), .out = network_.scalar(energy_start_name(graph_, p)), .write = Write::add});
+  }
+}
+
+/// Whether the same call may leave the errors that follow, because nobody asks for more of what leads to them: neither
+/// for predictions themselves nor for what products of an edge that moves have multiplied, but values.
+bool PlanBuilder::settles_errors() const {
+  if (spec_.regime != Regime::warps || !learning() || spec_.measure_end || !spec_.observed.empty() ||
+      spec_.relax.forward_update)
+    return false;
+  for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
+    const Edge& edge = graph_.edge(e);
+    const std::size_t most = state(edge.prediction).fused ? 2 : 1;
+    if (!constant_edge(e) && (edge.chain.size() > most || !edge.chain[0].op->products)) return false;
+  }
+  return true;
+}
+
+void PlanBuilder::ask_errors(kernels::SettleArgs& args) {
+  const auto product = [&](EdgeId e, int link) { return link_of(e, link).op->products; };
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    const auto& edges = graph_.prediction(p).edges;
+    kernels::SettlePrediction& wanted = args.predictions[p];
+    wanted.delta = delta(p);
+    if (spec_.energies) wanted.energy = energy_rows(p);
+    if (!state(p).fused) {
+      if (std::any_of(edges.begin(), edges.end(), [&](EdgeId e) { return product(e, last_link(e)); })) {
+        wanted.narrow = operands_.beside(wanted.delta, Magnitude::change);
+      }
+      continue;
+    }
+    const EdgeId e = edges[0];
+    wanted.dz = network_.link_buffer("dz", e, last_link(e) - 1, spec_.batch);
+    if (product(e, last_link(e) - 1)) wanted.narrow = operands_.beside(wanted.dz, Magnitude::change);
+  }
+}
+
+void PlanBuilder::have_errors() {
+  teaching_ = true;
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    PredictionState& s = state(p);
+    const auto& edges = graph_.prediction(p).edges;
+    if (!same(s.mu, prediction_key(p))) {
+      s.mu_version = fresh();
+      s.changed = std::any_of(edges.begin(), edges.end(), [&](EdgeId e) { return moves(e); });
+    }
+    static_cast<void>(same(s.error, {node(graph_.prediction(p).node).version, s.mu_version, 1}));
+    s.delta_version = fresh();
+    s.zero = s.delta_is_change = false;
+    s.factor = 1;
+    s.has_energy = spec_.energies;
   }
 }
 

@@ -621,7 +621,7 @@ TEST_CASE("plan: measures see the predictions of the nodes that they observe") {
   }
 }
 
-TEST_CASE("regime sliced: all steps in one call give what call by call gives") {
+TEST_CASE("regimes sliced and warps: all steps in one call give what call by call gives") {
   double worst = 0;
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
     CAPTURE(seed);
@@ -668,13 +668,25 @@ TEST_CASE("regime sliced: all steps in one call give what call by call gives") {
         CHECK(off < (dtype == DType::f64 ? 1e-12 : 1e-4));
         if (dtype == DType::f64) worst = std::max(worst, off);
       }
+      if (test_exec().device == Device::cuda) continue;  // there warps want operands of 16 bits
+      spec.regime = Regime::warps;
+      Run warps(problem, spec, dtype);
+      warps.step();
+      CHECK(warps.trainer.plan(problem.batch).regime() == Regime::warps);
+      for (ParamId p = 0; p < warps.network.graph().param_count(); ++p) {
+        const Values gradient = read(plain.network, plain.network.gradient(p));
+        CHECK(relative_error(read(warps.network, warps.network.gradient(p)), gradient, 1e-3) <
+              (dtype == DType::f64 ? 1e-12 : 1e-4));
+      }
     }
   }
   MESSAGE("worst relative difference ", worst);
 }
 
-TEST_CASE("regime tiled: all steps in one call, cut into tiles, give what call by call gives with the same operands") {
-  int cut = 0;
+TEST_CASE(
+    "regimes tiled and warps, operands of 16 bits: all steps in one call give what call by call gives with the same "
+    "operands") {
+  int cut = 0, by_warps = 0;
   double worst = 0;
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
     CAPTURE(seed);
@@ -721,6 +733,18 @@ TEST_CASE("regime tiled: all steps in one call, cut into tiles, give what call b
     Run plain(problem, spec, DType::f32);
     plain.step();
     CHECK(tiled->trainer.plan(problem.batch).regime() == Regime::tiled);
+    spec.regime = Regime::warps;
+    std::optional<Run> warps;
+    if (const std::string why = error_of([&] { warps.emplace(problem, spec, DType::f32).step(); }); !why.empty()) {
+      CHECK(contains(why, "regime: warps cannot be had"));
+    } else {
+      ++by_warps;
+      for (ParamId p = 0; p < warps->network.graph().param_count(); ++p) {
+        const Values gradient = read(plain.network, plain.network.gradient(p));
+        CHECK(relative_error(read(warps->network, warps->network.gradient(p)), gradient, 1e-3) <
+              (spec.operands == DType::f16 ? 2e-3 : 1e-2));
+      }
+    }
     const auto left = state_of(plain.network, problem.batch), right = state_of(tiled->network, problem.batch);
     for (std::size_t i = 0; i < left.size(); ++i) {
       CAPTURE(left[i].first);
@@ -731,6 +755,7 @@ TEST_CASE("regime tiled: all steps in one call, cut into tiles, give what call b
     }
   }
   CHECK(cut >= 30);
+  CHECK(by_warps >= 10);
   MESSAGE("worst relative difference ", worst, ", of ", cut, " networks");
 }
 
