@@ -366,6 +366,7 @@ std::vector<double> Classifier::trace() {
     spec.settings.nudge.reset();  // whose turn it is must not depend on who looks
     spec.energies = false;
     spec.trace = true;
+    spec.regime = Regime::library;  // where all steps are one call, nobody can look at each
     spec.draws = kLookDraws;
     spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
       feed_.record_input(exec, part, network_->value(input_, batch));

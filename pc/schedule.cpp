@@ -202,8 +202,6 @@ void check_relax(const Schedule& schedule, const RelaxSpec& relax, const Graph& 
   PC_CHECK(!adaptive || !std::holds_alternative<EnergyPlateau>(relax.stop), "schedule",
            "stop: plateau cannot tell a step that the adaptive stepper takes again from rest; use stop: gradient");
   const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
-  PC_CHECK(schedule.engine == Engine::relax || sgd == nullptr || !sgd->automatic, "schedule",
-           "rate: auto bounds the curvature over values, but ", schedule.name, " moves errors; give a rate");
   if (sgd != nullptr && sgd->temperature > 0) {
     PC_CHECK(schedule.engine == Engine::relax && !schedule.free_output, "schedule", schedule.name,
              " has no temperature; pc and ipc have");

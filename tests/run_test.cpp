@@ -333,6 +333,23 @@ TEST_CASE("looking changes nothing: traces and validation leave the bits of trai
   }
 }
 
+TEST_CASE("a regime that is asked for trains; what looks at each step goes call by call") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  const Json plain = run_json(scratch, {config, "--out", scratch / "plain"});
+  const Json sliced = run_json(scratch, {config, "--out", scratch / "sliced", "--set", "plan.regime=sliced"});
+  CHECK(sliced["train"]["energy"].get<double>() ==
+        doctest::Approx(plain["train"]["energy"].get<double>()).epsilon(1e-4));
+}
+
+TEST_CASE("errors as variables train at a rate that is found") {
+  const Scratch scratch;
+  const Json result = run_json(scratch, {write_config(scratch), "--out", scratch / "run", "--set", "relax.schedule=epc",
+                                         "--set", "relax.optimizer={sgd: {rate: auto}}"});
+  CHECK(result["train"]["energy"].get<double>() < result["train"]["energy_start"].get<double>());
+  CHECK(result["test"]["accuracy"].get<double>() > 0.2);
+}
+
 TEST_CASE("ipc with a stop rule reports energies, and its divergence is seen") {
   const Scratch scratch;
   const fs::path config = write_config(scratch);

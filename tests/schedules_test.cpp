@@ -833,7 +833,6 @@ TEST_CASE("combinations that make no sense stop before any work") {
   classes.nodes.back().energy.energy = &softmax_cross_entropy;
   CHECK(contains(refusal(classes, "pc", {.nudge = Nudge{}}), "node x3"));
   CHECK(contains(refusal(plain, "epc", {}, {.stepper = ValueFlow{}}), "sgd or adam"));
-  CHECK(contains(refusal(plain, "epc", {}, {.stepper = ValueSgd{.automatic = true}}), "rate: auto"));
   CHECK(contains(refusal(plain, "epc", {}, {.init = {.kind = ValueInit::Kind::zeros}}), "feedforward"));
   CHECK(contains(refusal(plain, "epc", {}, {.sweep = Sweep::even_odd}), "sweep has no effect on epc"));
   CHECK(contains(refusal(plain, "ipc", {}, {.forward_update = true}), "forward_update has no effect on ipc"));
