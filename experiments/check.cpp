@@ -101,15 +101,17 @@ bool finds_rate(const RelaxSpec& relax) {
 }
 
 /// For a rate that is found from the weights. Where an operator's slope has no bound, the config's own way of relaxing
-/// must do.
-void find_rate(Network& network, PlanSpec& spec, const Stepper& configured) {
-  if (!finds_rate(spec.relax) || spec.schedule->exact || spec.schedule->engine == Engine::reverse) return;
+/// must do; says why.
+std::string find_rate(Network& network, PlanSpec& spec, const Stepper& configured) {
+  if (!finds_rate(spec.relax) || spec.schedule->exact || spec.schedule->engine == Engine::reverse) return {};
   try {
     set_step_bound(network, *spec.schedule, spec.clamps);
-  } catch (const Error&) {
+  } catch (const Error& e) {
     spec.relax.stepper = configured;
     if (finds_rate(spec.relax)) throw;
+    return e.what();
   }
+  return {};
 }
 
 /// The largest relative error of those parameters that have a level, against factor(level) times the reference; and how
@@ -356,23 +358,35 @@ PlanSpec Check::plan_spec(const Subject& subject, const Form& form, const Graph&
   return spec;
 }
 
-Tensors Check::run(const Subject& subject, const Form& form, DType dtype, const Look& look, DType operands) const {
+/// What is asked of a relaxation; it has not run.
+Settling Check::settling(const PlanSpec& spec, const Graph& graph) const {
+  Settling settling{.own = !spec.schedule->free_output || spec.schedule == config_.relax.schedule};
+  if (spec.schedule->engine == Engine::reverse) return settling;
+  const RelaxSpec relax = own_pace(spec, graph).relax;
+  settling.asked = !std::holds_alternative<FixedSteps>(relax.stop);
+  settling.most = relax.steps;
+  return settling;
+}
+
+Check::Ran Check::run(const Subject& subject, const Form& form, DType dtype, const Look& look, DType operands) const {
   Network network(graph_of(form.graph), exec_, dtype, batch_.size, config_.seed, config_.init);
   write_weights(network, weights_);
   PlanSpec spec = plan_spec(subject, form, network.graph());
   spec.batch = batch_.size;
   spec.gradients = true;
   spec.operands = operands;
-  find_rate(network, spec, config_.relax.relax.stepper);
+  Ran ran{.gradients = {}, .settling = settling(spec, network.graph())};
+  ran.settling.no_rate = find_rate(network, spec, config_.relax.relax.stepper);
   const Plan plan(network, spec);
   load(network, batch_);
-  plan.run(threads_);
+  ran.settling.reached = plan.run(threads_).converged;
   if (look) look(network, batch_.size);
-  return read_tensors(network, [&](ParamId id) { return network.gradient(id); });
+  ran.gradients = read_tensors(network, [&](ParamId id) { return network.gradient(id); });
+  return ran;
 }
 
 Tensors Check::gradients(const Subject& subject, DType dtype, const Look& look) const {
-  return run(subject, form_of(subject, dtype), dtype, look);
+  return run(subject, form_of(subject, dtype), dtype, look).gradients;
 }
 
 const Tensors& Check::reference(DType dtype) {
@@ -386,7 +400,7 @@ const Tensors& Check::reference(DType dtype) {
 void Check::find_unrolled_reference() {
   const auto unrolled = [&](int sweeps) {
     const Form form{graphs::unroll(config_.unpadded, sweeps, input_names(config_, config_.unpadded)), {}};
-    return run({&backprop(), {}}, form, DType::f64, nullptr);
+    return run({&backprop(), {}}, form, DType::f64, nullptr).gradients;
   };
   try {
     Tensors last = unrolled(kFirstSweeps / 2);
@@ -411,8 +425,9 @@ Measured Check::measure(const Subject& subject, DType dtype, const Look& look) {
   Measured measured{
       .subject = subject, .dtype = dtype, .exact = must_equal(subject), .tolerance = config_.check.tolerance(dtype)};
   try {
-    const Tensors found = gradients(subject, dtype, look);
-    if (!reference_about_.empty()) compare(measured, found, reference(dtype));
+    const Ran ran = run(subject, form_of(subject, dtype), dtype, look);
+    measured.settling = ran.settling;
+    if (!reference_about_.empty()) compare(measured, ran.gradients, reference(dtype));
   } catch (const Error& e) {
     if (e.status() != ExitStatus::bad_input) throw;
     measured.obstacle = e.what();
@@ -424,8 +439,9 @@ Measured Check::gemm_error(const Subject& subject, DType operands) const {
   Measured measured{.subject = subject, .dtype = DType::f32};
   const Form form = form_of(subject, DType::f32);  // the same steps in both
   try {
-    const Tensors found = run(subject, form, DType::f32, nullptr, operands);
-    compare(measured, found, run(subject, form, DType::f64, nullptr));
+    const Ran ran = run(subject, form, DType::f32, nullptr, operands);
+    measured.settling = ran.settling;
+    compare(measured, ran.gradients, run(subject, form, DType::f64, nullptr).gradients);
   } catch (const Error& e) {
     if (e.status() != ExitStatus::bad_input) throw;
     measured.obstacle = e.what();
@@ -445,19 +461,20 @@ Check::Training Check::training(const Subject& subject, DType dtype, int steps, 
   spec.learn->rate.total = steps;
   spec.learn->rate.warmup = config_.learn.warmup * steps;
   spec.energies = true;
-  find_rate(network, spec, config_.relax.relax.stepper);
+  Training done{.weights = {}, .losses = {}, .settling = settling(spec, network.graph())};
+  done.settling.no_rate = find_rate(network, spec, config_.relax.relax.stepper);
   Trainer trainer(network, spec, threads_);
-  Training done;
   // Before anything has moved, hidden nodes hold their predictions, and what is left is the loss: after a feedforward
   // start, and with the targets themselves.
   const bool tells =
       spec.schedule->engine == Engine::reverse || spec.schedule->exact ||
       (spec.relax.init.kind == ValueInit::Kind::feedforward && (!spec.settings.nudge || spec.schedule->free_output));
   for (int step = 0; step < steps; ++step) {
-    if (step > 0) find_rate(network, spec, config_.relax.relax.stepper);  // from the weights as they are now
+    // From the weights as they are now.
+    if (step > 0) static_cast<void>(find_rate(network, spec, config_.relax.relax.stepper));
     load(network, source.batch(step));
     trainer.reset_energies();
-    trainer.step(source.size());
+    if (!trainer.step(source.size()).converged) done.settling.reached = false;
     if (tells) done.losses.push_back(trainer.energies().total_start() / double(source.size()));
   }
   done.weights = read_tensors(network, [&](ParamId id) { return network.weight(id); });
@@ -473,6 +490,7 @@ std::vector<Trained> Check::train(const std::vector<Subject>& subjects, DType dt
     if (dtype == DType::f64 && must_equal(subject)) trained.tolerance = kTrainedTolerance;
     try {
       const Training done = training(subject, dtype, steps, source);
+      trained.settling = done.settling;
       compare_weights(trained, done.weights, wanted.weights);
       if (!done.losses.empty()) compare_losses(trained, done.losses, wanted.losses);
     } catch (const Error& e) {
@@ -572,7 +590,7 @@ Law Check::ep_law() {
     Subject subject{&find_schedule("ep"), {}};
     subject.settings.nudge = Nudge{.side = config_.check.laws.ep_side, .beta = beta};
     const Form form{config_.unpadded, fully_settled(config_.relax.relax.init)};
-    const Tensors found = run(subject, form, DType::f64, nullptr);
+    const Tensors found = run(subject, form, DType::f64, nullptr).gradients;
     law.points.push_back({.value = beta, .error = total_difference(found, reference(DType::f64)).relative});
   }
   law.slope = fitted_slope(law.points);
@@ -585,7 +603,7 @@ Law Check::output_precision_law() {
       .schedule = "pc", .varies = "output precision", .says = "the error falls as the precision", .expected_slope = 1};
   for (const double precision : config_.check.laws.pc_output_precision) {
     const Form form{with_loss_scaled(config_.unpadded, clamped_, precision), fully_settled(config_.relax.relax.init)};
-    const Tensors found = scaled(run({&find_schedule("pc"), {}}, form, DType::f64, nullptr), 1 / precision);
+    const Tensors found = scaled(run({&find_schedule("pc"), {}}, form, DType::f64, nullptr).gradients, 1 / precision);
     law.points.push_back({.value = precision, .error = total_difference(found, reference(DType::f64)).relative});
   }
   law.slope = fitted_slope(law.points);

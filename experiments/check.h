@@ -46,6 +46,17 @@ struct Subject {
   [[nodiscard]] bool pads() const;  // whether it runs on the padded graph
 };
 
+/// How a relaxation ended that should go on until it settles.
+struct Settling {
+  bool asked = false;   // there was a rule to end it
+  bool reached = true;  // which did, within `most` steps
+  int most = 0;
+  bool own = false;     // the config says how it relaxes
+  std::string no_rate;  // why no rate could be found from the weights, so that the config's way of moving had to do
+
+  [[nodiscard]] bool failed() const { return asked && !reached; }
+};
+
 struct Compared {
   std::string parameter;
   Difference difference;
@@ -62,6 +73,7 @@ struct Measured {
   std::vector<Compared> parameters;
   Difference worst;   // each of its numbers over all parameters
   std::string where;  // the parameter with the worst relative error
+  Settling settling = {};
 
   [[nodiscard]] bool applies() const { return obstacle.empty(); }
   [[nodiscard]] bool passed() const { return compared && worst.within(tolerance); }
@@ -110,6 +122,7 @@ struct Trained {
   double loss_relative = 0;         // largest difference of the loss before any update
   int loss_step = 0;                // that update, from 0
   std::optional<double> tolerance;  // of both; none in float32
+  Settling settling = {};           // reached: before every update
 
   [[nodiscard]] bool failed() const {
     return obstacle.empty() && tolerance && !(relative <= *tolerance && loss_relative <= *tolerance);
@@ -166,11 +179,17 @@ class Check {
   };
   [[nodiscard]] Form form_of(const Subject& subject, DType dtype) const;
   [[nodiscard]] PlanSpec plan_spec(const Subject& subject, const Form& form, const Graph& graph) const;
-  [[nodiscard]] Tensors run(const Subject& subject, const Form& form, DType dtype, const Look& look,
-                            DType operands = DType::f32) const;
+  struct Ran {
+    Tensors gradients;
+    Settling settling;
+  };
+  [[nodiscard]] Ran run(const Subject& subject, const Form& form, DType dtype, const Look& look,
+                        DType operands = DType::f32) const;
+  [[nodiscard]] Settling settling(const PlanSpec& spec, const Graph& graph) const;
   struct Training {
     Tensors weights;
     std::vector<double> losses;
+    Settling settling;
   };
   [[nodiscard]] Training training(const Subject& subject, DType dtype, int steps, const BatchSource& source) const;
   [[nodiscard]] Subject with_config_settings(const Schedule& schedule) const;

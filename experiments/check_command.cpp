@@ -124,8 +124,27 @@ Json json_of(const Difference& difference) {
   return {{"relative", difference.relative}, {"cosine", difference.cosine}, {"entry", difference.entry}};
 }
 
+/// What the config can say where a relaxation did not settle.
+std::string settling_advice(const Settling& settling, const std::string& schedule) {
+  if (settling.own) return "give it more relax.steps, a smaller rate in relax.optimizer, or a looser relax.stop";
+  return fmt::format(
+      "let the config say how it relaxes, and for how long: --set relax.schedule={} --set relax.steps=20000 "
+      "--set \"relax.stop={{gradient: {{tolerance: 1e-6}}}}\", and if need be a smaller rate in relax.optimizer",
+      schedule);
+}
+
+/// Says nothing of a relaxation of so many steps.
+void add_settling(Json& out, const Settling& settling, const Subject& subject) {
+  if (!settling.asked) return;
+  out["settled"] = settling.reached;
+  if (settling.reached) return;
+  out["settling"] = {{"steps", settling.most}, {"advice", settling_advice(settling, subject.name())}};
+  if (!settling.no_rate.empty()) out["settling"]["no_rate"] = settling.no_rate;
+}
+
 Json json_of(const Measured& measured) {
   Json out = json_of(measured.subject, measured.dtype, measured.obstacle);
+  add_settling(out, measured.settling, measured.subject);
   if (!measured.compared) return out;
   out["exact"] = measured.exact;
   out["tolerance"] = measured.tolerance;
@@ -176,6 +195,7 @@ Json json_of(const Law& law) {
 Json json_of(const Trained& trained) {
   Json out = json_of(trained.subject, trained.dtype, trained.obstacle);
   if (!trained.obstacle.empty()) return out;
+  add_settling(out, trained.settling, trained.subject);
   out["absolute"] = trained.absolute;
   out["relative"] = trained.relative;
   out["parameter"] = trained.where;
@@ -243,6 +263,7 @@ std::string cosine_text(double cosine) { return fmt::format("{:.12f}", cosine); 
 
 const char* verdict_of(const Measured& measured) {
   if (measured.failed()) return "FAILED";
+  if (measured.settling.failed()) return "not settled";
   return measured.passed() ? "equal" : "approximate";
 }
 
@@ -306,6 +327,23 @@ void print(const Trained& trained) {
              !trained.tolerance ? ""
              : trained.failed() ? "FAILED"
                                 : "equal");
+}
+
+/// Once for each schedule, whatever the dtype.
+template <class List>
+void print_settling(const List& list) {
+  std::string last;
+  for (const auto& one : list) {
+    const std::string name = one.subject.name();
+    if (!one.settling.failed() || name == last) continue;
+    last = name;
+    fmt::print("not settled: {} still moved after {} steps, so its gradients are not those that it stands for\n", name,
+               one.settling.most);
+    if (!one.settling.no_rate.empty()) {
+      fmt::print("  it moved as relax.optimizer says: no safe rate is known, {}\n", bare(one.settling.no_rate));
+    }
+    fmt::print("  {}\n", settling_advice(one.settling, name));
+  }
 }
 
 /// Why there is no backprop here, and what can be done all the same.
@@ -443,13 +481,16 @@ class CheckRun {
       last = name;
     }
     print_notes();
+    print_settling(measured_);
     print_gemms();
+    print_settling(gemms_);
     for (const Law& law : laws_) print(law);
     if (trained_.empty()) return;
     fmt::print("\nWeights after {} updates, against those that backprop has trained\n\n", options_.after);
     fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<34} {}\n", "schedule", "dtype", "absolute", "relative", "where",
                "verdict");
     for (const Trained& trained : trained_) print(trained);
+    print_settling(trained_);
     print_losses();
   }
 

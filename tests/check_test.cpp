@@ -398,6 +398,38 @@ TEST_CASE("pc check: exit statuses and messages") {
   SUBCASE("what approximates cannot fail") {
     CHECK(check(config, {"--tolerance", "0", "--schedule", "pc"}).status == 0);
   }
+  SUBCASE("what did not settle is said, with what to do about it") {
+    const auto ep = [&](const std::string& chain, const std::string& relax) {
+      std::string graph = kGraph;
+      graph.replace(graph.find("[linear, gelu]"), 14, chain);
+      const fs::path file = scratch / "ep.yaml";
+      std::ofstream(file) << graph << "relax: {optimizer: {sgd: {rate: 1.0e-6}}" << relax << "}\n";
+      return std::pair{check(file, {"--schedule", "ep", "--dtype", "float64"}),
+                       Json::parse(check(file, {"--schedule", "ep", "--dtype", "float64", "--json"}).out)};
+    };
+    // Its slope has no bound, so no rate is found, and the config's is too small.
+    const auto [text, json] = ep("[linear, layer_norm]", "");
+    CHECK(text.status == 0);
+    CHECK(has(text.out, "not settled: ep still moved after 1000 steps"));
+    CHECK(has(text.out, "no bound on how layer_norm"));
+    CHECK(has(text.out, "--set relax.schedule=ep"));
+    CHECK_FALSE(text.out.find("approximate") != std::string::npos);
+    CHECK(json["schedules"][0]["settled"] == false);
+    CHECK(json["schedules"][0]["settling"]["steps"] == 1000);
+    CHECK(has(json["schedules"][0]["settling"]["no_rate"], "layer_norm"));
+    CHECK(has(json["schedules"][0]["settling"]["advice"], "relax.schedule=ep"));
+    const auto [own, own_json] =
+        ep("[linear, gelu]", ", schedule: ep, steps: 7, stop: {gradient: {tolerance: 1.0e-9}}");
+    CHECK(has(own.out, "not settled: ep still moved after 7 steps"));
+    CHECK(has(own.out, "more relax.steps"));
+    CHECK_FALSE(own_json["schedules"][0]["settling"].contains("no_rate"));
+    const auto [fixed, fixed_json] = ep("[linear, gelu]", ", schedule: ep, steps: 7");
+    CHECK(has(fixed.out, "approximate"));
+    CHECK_FALSE(fixed_json["schedules"][0].contains("settled"));
+    const auto [settled, settled_json] = ep("[linear, gelu]", "");
+    CHECK(has(settled.out, "approximate"));
+    CHECK(settled_json["schedules"][0]["settled"] == true);
+  }
   SUBCASE("wrong names") {
     const Result schedule = check(config, {"--schedule", "zill"});
     CHECK(schedule.status == 2);
