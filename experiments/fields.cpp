@@ -56,7 +56,8 @@ void read_whole(const ConfigTree& node, const std::string& name, Whole& value) {
 }
 
 constexpr std::pair<std::string_view, bool> kBools[] = {
-    {"true", true}, {"yes", true}, {"on", true}, {"false", false}, {"no", false}, {"off", false},
+    {"true", true},   {"yes", true}, {"on", true},   {"1", true},
+    {"false", false}, {"no", false}, {"off", false}, {"0", false},
 };
 
 }  // namespace

@@ -33,20 +33,19 @@ Attrs read_attrs(const ConfigTree& body, const Op& op) {
     const ConfigTree* value = fields.child(spec.name);
     if (value == nullptr) continue;
     const std::string name = fields.name_of(spec.name);
-    if (spec.list) {
+    if (spec.kind == AttrSpec::Kind::list) {
       std::vector<double> list;
       read_value(*value, name, list);
       set_list(attrs, spec.name, list);
-      continue;
-    }
-    double number = 0;
-    const bool word = value->is_scalar() && (value->scalar() == "true" || value->scalar() == "false");
-    if (word) {
-      number = value->scalar() == "true" ? 1 : 0;
+    } else if (spec.kind == AttrSpec::Kind::flag) {
+      bool flag = false;
+      read_value(*value, name, flag);
+      attrs.emplace(spec.name, flag ? 1 : 0);
     } else {
+      double number = 0;
       read_value(*value, name, number);
+      attrs.emplace(spec.name, number);
     }
-    attrs.emplace(spec.name, number);
   }
   fields.done();
   return attrs;

@@ -106,14 +106,20 @@ struct Listed {
   Json json;             // of an operator
 };
 
+Json default_of(const AttrSpec& attr) {
+  if (attr.kind == AttrSpec::Kind::list) return Json::array();
+  if (attr.kind == AttrSpec::Kind::flag) return attr.fallback != 0;
+  return attr.fallback;
+}
+
 /// From the operator's own table.
 Listed listed(const Op& op) {
   Listed part{.kind = "operator", .name = op.name, .about = op.about, .settings = {}, .json = Json::array()};
   for (const AttrSpec& attr : op.attrs) {
-    part.settings +=
-        fmt::format("  {:<14} {:<8} {}\n", attr.name, attr.list ? "[]" : fmt::format("{}", attr.fallback), attr.about);
-    part.json.push_back(
-        {{"name", attr.name}, {"default", attr.list ? Json::array() : Json(attr.fallback)}, {"about", attr.about}});
+    const Json fallback = default_of(attr);
+    const std::string text = fallback.is_number() ? fmt::format("{}", attr.fallback) : fallback.dump();
+    part.settings += fmt::format("  {:<14} {:<8} {}\n", attr.name, text, attr.about);
+    part.json.push_back({{"name", attr.name}, {"default", fallback}, {"about", attr.about}});
   }
   return part;
 }

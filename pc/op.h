@@ -21,10 +21,15 @@ namespace pc {
 
 /// One setting of an operator, as its table lists it.
 struct AttrSpec {
+  enum class Kind : std::uint8_t {
+    number,
+    flag,  // 0 or 1
+    list   // of numbers, of any length; by default empty. See set_list
+  };
   std::string_view name;
   double fallback;
   std::string_view about;
-  bool list = false;  // of numbers, of any length; by default empty. See set_list
+  Kind kind = Kind::number;
 };
 
 /// The settings of one use of an operator; every name that its table lists has a value, a list one for each entry.
@@ -153,7 +158,8 @@ struct Op {
 std::span<const Op* const> all_ops();
 /// Throws with the known names when there is none.
 const Op& find_op(std::string_view name);
-/// The given settings with defaults for the rest; throws on a name that the operator does not have.
+/// The given settings with defaults for the rest; throws on a name that the operator does not have, and on a flag that
+/// is neither 0 nor 1.
 Attrs complete_attrs(const Op& op, const Attrs& given);
 
 }  // namespace pc

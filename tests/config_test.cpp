@@ -348,6 +348,15 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
   CHECK(prior("predictions: {prior: {precision: 0.1}}").empty());
   CHECK(has(message(config_with("graph: {mlp: {widths: [784, 4611686018427387904, 10]}}")), "too large"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {units: -9}}}]}")), "whole number"));
+  const auto linear = [](const std::string& settings) {
+    return message(config_with(kNodes + "[{from: image, to: label, op: {linear: {" + settings + "}}}]}"));
+  };
+  for (const char* flag : {"true", "false", "yes", "no", "0", "1"}) CHECK(linear("bias: " + std::string(flag)).empty());
+  for (const char* none : {"7", "-1", "0.5", "maybe", "[1]"}) {
+    CHECK(has(linear("bias: " + std::string(none)), "t.yaml:3:"));
+    CHECK(has(linear("bias: " + std::string(none)), "linear.bias must be true or false, not"));
+  }
+  CHECK(has(linear("gain: true"), "linear.gain must be a number"));
   const auto gathered = [](const std::string& from, const std::string& settings) {
     return message(config_with(kNodes + "[{from: " + from + ", to: label, op: {gather: {" + settings + "}}}]}"));
   };

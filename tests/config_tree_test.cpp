@@ -392,6 +392,8 @@ TEST_CASE("fields: every type") {
   CHECK(value_of<bool>("v: true"));
   CHECK(value_of<bool>("v: On"));
   CHECK_FALSE(value_of<bool>("v: no"));
+  CHECK(value_of<bool>("v: 1"));
+  CHECK_FALSE(value_of<bool>("v: 0"));
   CHECK(value_of<int>("v: -12") == -12);
   CHECK(value_of<int>("v: +12") == 12);
   CHECK(value_of<int>("v: 6e4") == 60000);
@@ -437,7 +439,7 @@ TEST_CASE("fields: every wrong value says where, which key and what was found") 
   check_message(read_error<double>("v: 1e400"), {"that a double can hold, not 1e400"});
   check_message(read_error<double>("v: 0.1 rad"), {"must be a number, not \"0.1 rad\""});
   check_message(read_error<double>("v: '0.1'"), {"must be a number, not \"0.1\" in quotes"});
-  check_message(read_error<bool>("v: 1"), {"must be true or false, not \"1\""});
+  check_message(read_error<bool>("v: 2"), {"must be true or false, not \"2\""});
   check_message(read_error<bool>("v: 'true'"), {"must be true or false, not \"true\" in quotes"});
   check_message(read_error<std::string>("v: [a]"), {"must be a text, not a list"});
   check_message(read_error<fs::path>("v: ''"), {"must be a path"});

@@ -395,6 +395,7 @@ TEST_CASE("ops: settings have defaults, and an unknown one is named with those t
   CHECK(attrs.at("units") == 0);
   const std::string wrong = error_of([] { complete_attrs(ops::linear, {{"width", 3}}); });
   CHECK(contains(wrong, "linear has no setting \"width\""));
+  CHECK(contains(error_of([] { complete_attrs(ops::linear, {{"bias", 7}}); }), "bias must be 0 or 1, not 7"));
   CHECK(contains(wrong, "units, bias"));
   CHECK(contains(error_of([] { complete_attrs(ops::tanh, {{"slope", 1}}); }), "it has none"));
 }

@@ -258,6 +258,8 @@ TEST_CASE("pc graph, devices and data list") {
   const Json conv = Json::parse(run_program(scratch, {"list", "conv2d", "--json"}).out);
   REQUIRE(conv.size() == 1);
   CHECK(conv[0]["settings"].size() == pc::find_op("conv2d").attrs.size());
+  CHECK(conv[0]["settings"].back()["default"] == true);
+  CHECK(has(run_program(scratch, {"list", "linear"}).out, "bias           true"));
   CHECK(has(run_program(scratch, {"list", "decoder"}).out, "a trainable constant predicts the code"));
   const Result none = run_program(scratch, {"list", "conv3d"});
   CHECK(none.status == 2);

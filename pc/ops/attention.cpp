@@ -14,7 +14,7 @@ namespace {
 
 constexpr AttrSpec kAttrs[] = {
     {"heads", 1, "how many heads the entries of a token are dealt to"},
-    {"causal", 0, "whether a token sees itself and those before it alone"},
+    {"causal", 0, "whether a token sees itself and those before it alone", AttrSpec::Kind::flag},
 };
 
 std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, std::int64_t least) {

@@ -15,7 +15,7 @@ namespace {
 constexpr AttrSpec kAttrs[] = {
     {"epsilon", 1e-5, "added to the variance"},
     {"momentum", 0.1, "how far the running statistics go to those of a batch"},
-    {"affine", 1, "whether there are a gain and a bias; without, they are 1 and 0"},
+    {"affine", 1, "whether there are a gain and a bias; without, they are 1 and 0", AttrSpec::Kind::flag},
 };
 
 std::int64_t channels(const Shape& shape) { return shape[shape.rank() - 1]; }

@@ -22,7 +22,7 @@ constexpr AttrSpec kAttrs[] = {
     {"padding", 0, "rows and columns of zeros on each side of the image"},
     {"dilation", 1, "places from one row or column of the window to the next"},
     {"groups", 1, "parts into which the channels are split; each has filters of its own"},
-    {"bias", 1, "whether there is a bias, one for each channel"},
+    {"bias", 1, "whether there is a bias, one for each channel", AttrSpec::Kind::flag},
 };
 
 constexpr AttrSpec kTransposeAttrs[] = {
@@ -33,7 +33,7 @@ constexpr AttrSpec kTransposeAttrs[] = {
     {"output_padding", 0, "rows and columns more at the bottom and the right of the result"},
     {"dilation", 1, "places from one row or column of the window to the next"},
     {"groups", 1, "parts into which the channels are split; each has filters of its own"},
-    {"bias", 1, "whether there is a bias, one for each channel"},
+    {"bias", 1, "whether there is a bias, one for each channel", AttrSpec::Kind::flag},
 };
 
 std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, std::int64_t least) {

@@ -16,7 +16,8 @@ namespace pc::ops {
 namespace {
 
 constexpr AttrSpec kAttrs[] = {
-    {"places", 0, "which entries, counted from 0, in which order; none: a second source holds them", true},
+    {"places", 0, "which entries, counted from 0, in which order; none: a second source holds them",
+     AttrSpec::Kind::list},
     {"axis", -1, "the axis along which they are taken; -1: the source is laid out as one vector"},
 };
 

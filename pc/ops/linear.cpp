@@ -14,9 +14,9 @@ using kernels::Trans;
 
 constexpr AttrSpec kAttrs[] = {
     {"units", 0, "width of the result; 0: as the node it predicts"},
-    {"bias", 1, "whether there is a bias"},
+    {"bias", 1, "whether there is a bias", AttrSpec::Kind::flag},
     {"gain", 1, "a factor of the product; the bias is not multiplied"},
-    {"last_axis", 0, "whether it works along the last axis, for each index of the others alike"},
+    {"last_axis", 0, "whether it works along the last axis, for each index of the others alike", AttrSpec::Kind::flag},
 };
 
 double gain(const OpCall& call) { return call.attrs.at("gain"); }

@@ -11,8 +11,8 @@ namespace {
 using kernels::Trans;
 
 constexpr AttrSpec kAttrs[] = {
-    {"trans_a", 0, "whether the first source is transposed"},
-    {"trans_b", 0, "whether the second source is transposed"},
+    {"trans_a", 0, "whether the first source is transposed", AttrSpec::Kind::flag},
+    {"trans_b", 0, "whether the second source is transposed", AttrSpec::Kind::flag},
     {"by", 1, "a factor"},
 };
 

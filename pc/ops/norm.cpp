@@ -12,12 +12,12 @@ namespace {
 constexpr AttrSpec kLayer[] = {
     {"axes", 1, "how many of the last dimensions are normalised together; 1: each place's channels"},
     {"epsilon", 1e-5, "added to the variance"},
-    {"affine", 1, "whether there are a gain and a bias; without a gain it is 1"},
+    {"affine", 1, "whether there are a gain and a bias; without a gain it is 1", AttrSpec::Kind::flag},
 };
 constexpr AttrSpec kRms[] = {
     {"axes", 1, "how many of the last dimensions are normalised together; 1: each place's channels"},
     {"epsilon", 1e-5, "added to the mean square"},
-    {"affine", 1, "whether there is a gain; without, it is 1"},
+    {"affine", 1, "whether there is a gain; without, it is 1", AttrSpec::Kind::flag},
 };
 
 Shape infer(const OpSite& site) {

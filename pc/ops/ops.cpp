@@ -40,8 +40,9 @@ namespace {
 std::string name_of_entry(std::string_view list, std::size_t i) { return std::string(list) + "." + std::to_string(i); }
 
 bool is_entry_of_list(const Op& op, std::string_view name) {
-  return std::any_of(op.attrs.begin(), op.attrs.end(),
-                     [&](const AttrSpec& spec) { return spec.list && name.starts_with(std::string(spec.name) + "."); });
+  return std::any_of(op.attrs.begin(), op.attrs.end(), [&](const AttrSpec& spec) {
+    return spec.kind == AttrSpec::Kind::list && name.starts_with(std::string(spec.name) + ".");
+  });
 }
 
 }  // namespace
@@ -63,13 +64,18 @@ Attrs complete_attrs(const Op& op, const Attrs& given) {
   Attrs attrs;
   std::string known;
   for (const AttrSpec& spec : op.attrs) {
-    if (!spec.list) attrs.emplace(spec.name, spec.fallback);
+    if (spec.kind != AttrSpec::Kind::list) attrs.emplace(spec.name, spec.fallback);
     known += std::string(known.empty() ? "" : ", ").append(spec.name);
   }
   for (const auto& [name, value] : given) {
     PC_CHECK(attrs.contains(name) || is_entry_of_list(op, name), "op", op.name, " has no setting \"", name, "\"",
              known.empty() ? std::string(" (it has none)") : "; it has: " + known);
     attrs[name] = value;
+  }
+  for (const AttrSpec& spec : op.attrs) {
+    if (spec.kind != AttrSpec::Kind::flag) continue;
+    const double value = attrs.find(spec.name)->second;
+    PC_CHECK(value == 0 || value == 1, std::string(op.name).c_str(), spec.name, " must be 0 or 1, not ", value);
   }
   return attrs;
 }

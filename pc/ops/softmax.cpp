@@ -9,7 +9,8 @@
 namespace pc::ops {
 namespace {
 
-constexpr AttrSpec kAttrs[] = {{"causal", 0, "whether row i of a square matrix has its first i + 1 entries alone"}};
+constexpr AttrSpec kAttrs[] = {
+    {"causal", 0, "whether row i of a square matrix has its first i + 1 entries alone", AttrSpec::Kind::flag}};
 
 kernels::SoftmaxRuns runs(const OpCall& call) {
   return {.width = last(call.x[0].shape), .causal = call.attrs.at("causal") != 0};

@@ -11,7 +11,7 @@ namespace pc::ops {
 namespace {
 
 constexpr AttrSpec kAttrs[] = {
-    {"bias", 1, "whether there is a bias"},
+    {"bias", 1, "whether there is a bias", AttrSpec::Kind::flag},
     {"gain", 1, "a factor of the product; the bias is not multiplied"},
 };
 
