@@ -830,17 +830,69 @@ QueryResult Query::sample() {
   return result;
 }
 
-QueryResult Query::run() {
-  static const std::pair<const char*, QueryResult (Query::*)()> kTasks[] = {
-      {"ask", &Query::ask_freely},    {"classify", &Query::classify}, {"generate", &Query::generate},
-      {"complete", &Query::complete}, {"denoise", &Query::denoise},   {"recall", &Query::recall},
-      {"replay", &Query::replay},     {"sample", &Query::sample},     {"interpolate", &Query::interpolate}};
+// --- which tasks there are, and what can be said to them ---
+
+const Query::Task Query::kTasks[] = {
+    {"ask", &Query::ask_freely},    {"classify", &Query::classify}, {"generate", &Query::generate},
+    {"complete", &Query::complete}, {"denoise", &Query::denoise},   {"recall", &Query::recall},
+    {"replay", &Query::replay},     {"sample", &Query::sample},     {"interpolate", &Query::interpolate}};
+
+const Query::Task& Query::find_task(const std::string& name) {
   Names known;
-  for (const auto& [name, task] : kTasks) {
-    if (options_.task == name) return (this->*task)();
-    known.emplace_back(name);
+  for (const Task& task : kTasks) {
+    if (task.name == name) return task;
+    known.emplace_back(task.name);
   }
-  fail("query", "there is no task \"", options_.task, "\"", did_you_mean(options_.task, known));
+  fail("query", "there is no task \"", name, "\"", did_you_mean(name, known));
 }
+
+void Query::check(const QueryOptions& options) {
+  static_cast<void>(find_task(options.task));
+  const bool says = !options.clamp.empty() || !options.start.empty() || !options.intervene.empty();
+  const struct {
+    const char* name;
+    bool given;
+    Names tasks;  // that heed it
+    const char* more = "";
+  } known[] = {
+      {"--clamp, --start or --intervene",
+       says,
+       {"ask", "classify", "generate", "complete", "denoise", "recall", "sample"}},
+      // Of any task, where NODE=index:N asks for an example.
+      {"--part",
+       !options.part.empty() && !says,
+       {"ask", "classify", "complete", "denoise", "recall", "replay", "interpolate"}},
+      {"--count",
+       options.count != 0,
+       {"classify", "generate", "complete", "denoise", "recall", "sample", "interpolate"}},
+      {"--first", options.first != 0, {"classify", "complete", "denoise", "recall", "interpolate"}},
+      {"--keep", !options.keep.empty(), {"complete", "recall"}},
+      {"--hide", !options.hide.empty(), {"complete"}, " (recall has --keep, which says what is known)"},
+      {"--with-label", options.with_label, {"complete"}},
+      {"--noise", options.noise.has_value(), {"denoise", "recall", "replay"}},
+      {"--by", options.by != QueryOptions{}.by, {"denoise"}},
+      {"--precision", options.precision.has_value(), {"denoise"}},
+      {"--repeat", options.repeat != 0, {"recall"}},
+      {"--starts", options.starts != 1, {"recall"}},
+      {"--threshold", options.threshold.has_value(), {"recall", "replay"}},
+      {"--baselines", options.baselines, {"recall", "replay"}},
+      {"--latent", !options.latent.empty(), {"interpolate"}},
+      {"--seed",
+       options.seed != 0,
+       {"complete", "denoise", "recall", "replay"},
+       " (other tasks draw from the seed of the config: --set seed=N)"},
+  };
+  for (const auto& option : known) {
+    if (!option.given || std::find(option.tasks.begin(), option.tasks.end(), options.task) != option.tasks.end()) {
+      continue;
+    }
+    fail("query", "the task ", options.task, " does not heed ", option.name, ", which goes with ", joined(option.tasks),
+         option.more, "; take it out, or name a task that it goes with");
+  }
+  PC_CHECK(!options.precision || options.by == "precision", "query",
+           "--precision says how well the image is seen; add --by precision, or take it out");
+}
+
+QueryResult Query::run() { return (this->*find_task(options_.task).answer)(); }
 
 }  // namespace pc::experiments

@@ -43,6 +43,9 @@ class Query {
   Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
         const ExecContext& where);
 
+  /// Throws where there is no such task, or an option says nothing to it.
+  static void check(const QueryOptions& options);
+
   QueryResult run();
 
   /// A row of a strip as a picture.
@@ -50,6 +53,13 @@ class Query {
   [[nodiscard]] bool draws() const { return !shape_.empty(); }
 
  private:
+  struct Task {
+    const char* name;
+    QueryResult (Query::*answer)();
+  };
+  static const Task kTasks[];
+  static const Task& find_task(const std::string& name);
+
   /// Rows that were settled, and how it went.
   struct Settled {
     Rows answer;

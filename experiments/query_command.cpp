@@ -72,7 +72,7 @@ Json as_json(const QueryResult& result) {
 }  // namespace
 
 int query_command(const QueryOptions& options, const Common& common) {
-  PC_CHECK(options.starts == 1 || options.task == "recall", "query", "--starts goes with the task recall alone");
+  Query::check(options);
   const Config config = read_config(saved_config(options.run, "query"), options.overrides);
   require_data_task(config, "query");
   const fs::path from = trained_weights(options.run, config.learn.select_best);

@@ -534,6 +534,18 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"replay"}, "task sequence");
     fails({"sample"}, "temperature");
     fails({"interpolate"}, "--latent");
+    // So is what a task does not heed.
+    fails({"recall", "--hide", "top"}, "the task recall does not heed --hide, which goes with complete");
+    fails({"recall", "--hide", "top"}, "recall has --keep");
+    fails({"generate", "--keep", "top"}, "--keep, which goes with complete, recall; take it out, or name a task");
+    fails({"--clamp", "label=class:1", "--count", "3"}, "the task ask does not heed --count");
+    fails({"interpolate", "--latent", "hidden", "--clamp", "label=class:1"}, "does not heed --clamp");
+    fails({"generate", "--part", "train"}, "does not heed --part");
+    fails({"sample", "--seed", "3"}, "--set seed=N");
+    fails({"classify", "--by", "precision"}, "which goes with denoise");
+    fails({"denoise", "--precision", "2"}, "add --by precision");
+    fails({"complete", "--starts", "2"}, "which goes with recall");
+    fails({"complet", "--starts", "2"}, "did you mean \"complete\"");
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
   }
 }
