@@ -10,6 +10,7 @@
 #include "experiments/names.h"
 #include "experiments/plot.h"
 #include "pc/h5.h"
+#include "pc/message.h"
 
 namespace pc::experiments {
 namespace {
@@ -377,9 +378,9 @@ class CheckRun {
     // What cannot be done is said before anything is measured.
     const bool laws = options.laws || !options.plot.empty();
     PC_CHECK(!laws || check_.reference_about() == "backprop", "check",
-             "--laws compares with backprop: ", check_.no_backprop());
+             "--laws compares with backprop: ", bare(check_.no_backprop()));
     PC_CHECK(options.after == 0 || check_.no_backprop().empty(), "check",
-             "--after compares with backprop: ", check_.no_backprop());
+             "--after compares with backprop: ", bare(check_.no_backprop()));
     for (const Prediction& p : check_.graph().predictions()) {
       PC_CHECK(options.after == 0 || p.spec.learn_precision == 0, "check",
                "--after compares with backprop, which does not learn the precisions of prediction ", p.name,
@@ -519,7 +520,7 @@ class CheckRun {
       require_asked(measured.obstacle);
       if (!show) continue;
       PC_CHECK(options_.schedules.empty() || measured.compared || dump, "check", subject.name(),
-               " runs, but there is nothing to compare it with: ", check_.no_backprop());
+               " runs, but there is nothing to compare it with: ", bare(check_.no_backprop()));
       measured_.push_back(measured);
       out_["schedules"].push_back(json_of(measured));
     }

@@ -8,6 +8,7 @@
 #include "experiments/graph_config.h"
 #include "experiments/names.h"
 #include "graphs/transform.h"
+#include "pc/message.h"
 
 namespace pc::experiments {
 namespace {

@@ -6,6 +6,7 @@
 #include "experiments/fields.h"
 #include "experiments/names.h"
 #include "kernels/philox.h"
+#include "pc/message.h"
 
 namespace pc::experiments {
 namespace {
@@ -306,9 +307,9 @@ graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
     settings.done();
     return graph;
   } catch (const Error& e) {
-    const std::string text = e.what();
-    if (text.starts_with("[")) throw Error(choice.place.text() + ": " + text);
-    throw;
+    const std::string text = e.what(), plain = bare(text);
+    if (plain == text) throw;  // it has its place
+    fail_at(choice.place, "graph.", choice.name, ": ", plain);
   }
 }
 

@@ -26,11 +26,6 @@ std::size_t slips(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::string bare(const std::string& message) {
-  const std::size_t end = message.starts_with('[') ? message.find("] ") : message.npos;
-  return end == message.npos ? message : message.substr(end + 2);
-}
-
 std::string lower_case(std::string_view text) {
   std::string lowered(text);
   for (char& c : lowered) {

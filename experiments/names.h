@@ -17,9 +17,6 @@ std::string did_you_mean(std::string_view wrong, std::span<const std::string> kn
 /// "a, b, c"
 std::string joined(std::span<const std::string> names);
 
-/// An error's message without the "[who] " in front.
-std::string bare(const std::string& message);
-
 /// ASCII only: enough for keys and the words of YAML.
 std::string lower_case(std::string_view text);
 

@@ -23,7 +23,7 @@ namespace pc::graphs {
 /// A whole number of at least 1.
 inline std::int64_t whole(Settings& settings, std::string_view key, double fallback) {
   const double value = settings.number(key, fallback);
-  PC_CHECK(value >= 1 && value < 1e6 && value == std::floor(value), "graph", settings.place(), ": ", key,
+  PC_CHECK(value >= 1 && value < 1e6 && value == std::floor(value), "graph", key,
            " must be a whole number of at least 1, not ", value);
   return static_cast<std::int64_t>(value);
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "pc/message.h"
+
 namespace pc {
 namespace {
 
@@ -12,7 +14,7 @@ auto located(const std::string& place, const std::string& what, Body&& body) {
   try {
     return body();
   } catch (const Error& e) {
-    throw Error((place.empty() ? "[graph] " : place + ": ") + what + ": " + e.what());
+    throw Error((place.empty() ? "[graph] " : place + ": ") + what + ": " + bare(e.what()));
   }
 }
 

@@ -14,15 +14,15 @@ std::string PlanBuilder::not_sliced() const {
   const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
   const bool plain = schedule().engine == Engine::relax && schedule().learn == Learn::at_end && !schedule().frozen &&
                      !schedule().free_output;
-  if (!plain) return "the schedule is not pc";
+  if (!plain) return "relax.schedule is not pc";
   if (!spec_.optimize) return "plan.optimize is false";
-  if (sgd == nullptr || sgd->automatic) return "values move by another stepper than sgd with a rate of its own";
-  if (!std::holds_alternative<FixedSteps>(spec_.relax.stop)) return "somebody looks when to stop";
+  if (sgd == nullptr || sgd->automatic) return "relax.optimizer is not sgd with a rate that is written";
+  if (!std::holds_alternative<FixedSteps>(spec_.relax.stop)) return "relax.stop is not steps";
   if (spec_.form == Form::values) return "plan.form is values";
-  if (sgd->temperature != 0) return "values move by chance too";
-  if (spec_.trace || spec_.watch) return "somebody looks at each step";
-  if (spec_.relax.sweep != Sweep::synchronous) return "values move in turns";
-  if (spec_.relax.precision.kind != PrecisionSchedule::Kind::constant) return "precisions change from step to step";
+  if (sgd->temperature != 0) return "relax.optimizer.sgd.temperature is not 0";
+  if (spec_.trace || spec_.watch) return "the energy of each step is looked at";
+  if (spec_.relax.sweep != Sweep::synchronous) return "relax.sweep is not synchronous";
+  if (spec_.relax.precision.kind != PrecisionSchedule::Kind::constant) return "relax.precision is not constant";
   return {};
 }
 
@@ -62,7 +62,8 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   const bool demanded = asked != Regime::library && asked != Regime::automatic;
   if (asked == Regime::library || (!demanded && exec_.device == Device::cpu)) return std::nullopt;
   const auto refuse = [&](const std::string& why) -> std::optional<kernels::SettleArgs> {
-    PC_CHECK(!demanded, "plan", "regime: ", name_of(asked), " cannot be had: ", why, "; use regime: auto");
+    PC_CHECK(!demanded, "plan", "plan.regime: ", name_of(asked), " cannot be had: ", why,
+             "; plan.regime: auto takes what can be had");
     return std::nullopt;
   };
   if (const std::string why = not_sliced(); !why.empty()) return refuse(why);

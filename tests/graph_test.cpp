@@ -151,6 +151,17 @@ TEST_CASE("graph: what is wrong is said, with names, shapes and places") {
     CHECK(contains(one(edge({}, "b", {op("add")})), "takes at least 1 source(s), not 0"));
     CHECK(contains(one(edge({"a"}, "b", {op("constant")})), "takes 0 source(s), not 1"));
   }
+  SUBCASE("a product whose shapes do not fit: which transpose would mend it, if any") {
+    const auto product = [](const Shape& a, const Shape& b, const Attrs& attrs) {
+      return error_of_graph({{.name = "a", .shape = a}, {.name = "b", .shape = b}, {.name = "c", .shape = {4}}},
+                            {edge({"a", "b"}, "c", {op("matmul", attrs)})});
+    };
+    CHECK(contains(product({2, 3}, {2, 3}, {}), "edge a+b->c: matmul: [2, 3] and [2, 3] are"));
+    CHECK(contains(product({2, 3}, {2, 3}, {}), "with trans_b: true they are equal"));
+    CHECK(contains(product({2, 3}, {2, 5}, {}), "with trans_a: true they are equal"));
+    CHECK(contains(product({2, 3}, {3, 5}, {{"trans_b", 1}}), "with trans_b: false they are equal"));
+    CHECK(contains(product({2, 3}, {5, 7}, {}), "change the shape of a source"));
+  }
   SUBCASE("linear of unknown width in the middle of a chain") {
     const std::string text = one(edge({"a"}, "b", {linear(), linear()}));
     CHECK(contains(text, "edge a->b: linear"));

@@ -766,10 +766,12 @@ TEST_CASE("regime sliced is refused with a reason, and chosen nowhere by itself 
   if (test_exec().device == Device::cpu) CHECK(run.trainer.plan(2).regime() == Regime::library);
   spec.regime = Regime::sliced;
   spec.schedule = &find_schedule("ipc");
-  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "the schedule is not pc"));
+  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "relax.schedule is not pc"));
   spec.schedule = &find_schedule("pc");
   spec.relax.stop = GradientNorm{};
-  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "when to stop"));
+  const std::string stop = error_of([&] { Run(problem, spec).step(); });
+  CHECK(contains(stop, "plan.regime: sliced cannot be had: relax.stop is not steps"));
+  CHECK(contains(stop, "plan.regime: auto"));
   spec.relax.stop = FixedSteps{};
   problem.nodes[2].energy.energy = &bernoulli;
   CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "prediction x2"));

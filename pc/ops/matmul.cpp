@@ -37,6 +37,16 @@ Sizes sizes(const Shape& a, const Shape& b, const Attrs& attrs, int axis) {
 
 Sizes sizes(const OpCall& call) { return sizes(call.x[0].shape, call.x[1].shape, call.attrs, 1); }
 
+/// What would make the inner dimensions equal.
+std::string mended(const Sizes& of, const Attrs& attrs) {
+  const auto turned = [&](const char* name) {
+    return std::string("; with ") + name + (attrs.find(name)->second != 0 ? ": false" : ": true") + " they are equal";
+  };
+  if (of.k == of.n) return turned("trans_b");
+  if (of.m == of.inner_b) return turned("trans_a");
+  return "; change the shape of a source, or bring it to another one with reshape, permute or linear";
+}
+
 /// [m, n] or [depth, m, n], or the shape that is wanted where it has as many entries.
 Shape infer(const OpSite& site) {
   const Shape &a = site.sources[0], &b = site.sources[1];
@@ -48,7 +58,7 @@ Shape infer(const OpSite& site) {
   PC_CHECK(!stacks || a[0] == b[0], "matmul", "stacks ", a.text(), " and ", b.text(), " are not equally deep");
   const Sizes of = sizes(a, b, site.attrs, 0);
   PC_CHECK(of.k == of.inner_b, "matmul", a.text(), " and ", b.text(), " are [", of.m, ", ", of.k, "] times [",
-           of.inner_b, ", ", of.n, "], whose inner dimensions differ");
+           of.inner_b, ", ", of.n, "], whose inner dimensions differ", mended(of, site.attrs));
   return site.as_wanted(stacks ? Shape{of.depth, of.m, of.n} : Shape{of.m, of.n});
 }
 
