@@ -25,6 +25,8 @@ std::vector<OpSpec> chain_of(const Layer& layer, std::int64_t width, const OpSpe
 Description make(Settings& settings, std::span<const Layer> layers, int places) {
   ImageNet net(settings);
   const std::int64_t width = whole(settings, "width", 128), blocks = whole(settings, "blocks", 1);
+  PC_CHECK(blocks <= std::ssize(layers), "vgg", "blocks is how many layers lie between value nodes, at most the ",
+           layers.size(), " convolutions, not ", blocks);
   const OpSpec activation = settings.op("activation", "gelu");
   PC_CHECK(net.size() % places == 0, "vgg", "size must be a multiple of ", places, ", not ", net.size());
   Shape shape{net.size(), net.size(), 0};

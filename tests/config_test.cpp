@@ -358,6 +358,8 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
   }
   CHECK(has(linear("gain: true"), "linear.gain must be a number"));
   CHECK(has(linear("units: -9"), "edge image->label: linear: units must"));  // the operator is named once
+  CHECK(has(message(config_with("graph: {vgg5: {blocks: 5}}")),
+            "t.yaml:3:9: graph.vgg5: blocks is how many layers lie between value nodes, at most the 4"));
   CHECK(has(message(config_with("graph: {vgg5: {width: 0.5}}")), "t.yaml:3:9: graph.vgg5: width must be a whole"));
   const auto gathered = [](const std::string& from, const std::string& settings) {
     return message(config_with(kNodes + "[{from: " + from + ", to: label, op: {gather: {" + settings + "}}}]}"));

@@ -92,6 +92,8 @@ TEST_CASE("images: the named networks have the published sizes") {
   CHECK(weights("resnet18: {inner: false}") == weights("resnet18: {}"));
   CHECK(contains(error_of([] { graphs::mupc(network("vgg5: {}")); }), "no gain for conv2d"));
   CHECK(contains(error_of([] { network("vgg5: {size: 30}"); }), "multiple of 16"));
+  CHECK(network("vgg5: {blocks: 4}").nodes.size() == 3);
+  CHECK(contains(error_of([] { network("vgg5: {blocks: 5}"); }), "at most the 4 convolutions, not 5"));
   CHECK(contains(error_of([] { network("resnet18: {width: 0}"); }), "width must be a whole number"));
   CHECK(contains(error_of([] { network("resnet18: {norm: softmax}"); }), "norm is none, layer_norm, rms_norm or"));
 }
