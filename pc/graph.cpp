@@ -36,6 +36,15 @@ std::string number_of_sources(const Op& op) {
   return op.max_sources == op.min_sources ? least : least + " to " + std::to_string(op.max_sources);
 }
 
+/// What to do about an operator that has another number of sources than it takes.
+std::string sources_mended(const Op& op, const EdgeSpec& spec, int given) {
+  if (op.max_sources == 0) {
+    return "; write an edge of its own without from: {to: " + spec.to + ", op: " + std::string(op.name) + "}";
+  }
+  if (given == 0) return "; add from: NODE to the edge";
+  return given > 1 ? "; begin the chain with add, multiply or concat" : "";
+}
+
 /// Shapes travel backwards through operators that keep it, so that [linear, tanh] knows its width from the node.
 std::optional<Shape> wanted_after(const std::vector<OpSpec>& chain, std::size_t link, const Shape& target) {
   for (std::size_t later = link + 1; later < chain.size(); ++later) {
@@ -173,8 +182,7 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
     located(spec.place, what + ": " + std::string(op.name), [&] {
       const int given = static_cast<int>(shapes.size());
       PC_CHECK(given >= op.min_sources && (op.max_sources < 0 || given <= op.max_sources), "graph", "takes ",
-               number_of_sources(op), " source(s), not ", given,
-               i == 0 && given > 1 ? "; begin the chain with add, multiply or concat" : "");
+               number_of_sources(op), " source(s), not ", given, sources_mended(op, spec, given));
       Link link{&op, complete_attrs(op, spec.chain[i].attrs), {}, {}};
       OpSite site{shapes, link.attrs, wanted_after(spec.chain, i, target)};
       link.out = op.infer(site);

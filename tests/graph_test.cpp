@@ -149,7 +149,9 @@ TEST_CASE("graph: what is wrong is said, with names, shapes and places") {
     CHECK(contains(one(edge({"a"}, "b", {op("multiply")})), "takes 2 source(s), not 1"));
     CHECK(contains(one(edge({}, "b", {linear()})), "takes 1 source(s), not 0"));
     CHECK(contains(one(edge({}, "b", {op("add")})), "takes at least 1 source(s), not 0"));
+    CHECK(contains(one(edge({}, "b", {linear()})), "add from: NODE to the edge"));
     CHECK(contains(one(edge({"a"}, "b", {op("constant")})), "takes 0 source(s), not 1"));
+    CHECK(contains(one(edge({"a"}, "b", {op("constant")})), "without from: {to: b, op: constant}"));
   }
   SUBCASE("a product whose shapes do not fit: which transpose would mend it, if any") {
     const auto product = [](const Shape& a, const Shape& b, const Attrs& attrs) {

@@ -260,6 +260,7 @@ TEST_CASE("pc graph, devices and data list") {
   CHECK(conv[0]["settings"].size() == pc::find_op("conv2d").attrs.size());
   CHECK(conv[0]["settings"].back()["default"] == true);
   CHECK(has(run_program(scratch, {"list", "linear"}).out, "bias           true"));
+  CHECK(has(run_program(scratch, {"list"}).out, "{to: x, op: constant}"));
   CHECK(has(run_program(scratch, {"list", "decoder"}).out, "a trainable constant predicts the code"));
   const Result none = run_program(scratch, {"list", "conv3d"});
   CHECK(none.status == 2);

@@ -29,7 +29,7 @@ std::vector<OpExample> examples() { return {{{}, {}, Shape{1}}, {{}, {}, Shape{3
 }  // namespace
 
 extern const Op constant{.name = "constant",
-                         .about = "a trainable constant: a prior",
+                         .about = "a trainable constant, of an edge without from: {to: x, op: constant}",
                          .min_sources = 0,
                          .max_sources = 0,
                          .infer = infer,
