@@ -63,6 +63,9 @@ std::string name_of_write(Write write) { return write == Write::add ? "add" : "s
 /// Of Content::offsets.
 double first_place(double value, std::int64_t row) { return value * static_cast<double>(row % 3 == 2 ? row - 1 : row); }
 
+/// Of an operand near the largest entry: sums in another order may round one to its neighbour.
+double unit(DType type) { return type == DType::f16 ? 1e-3 : 8e-3; }
+
 /// An output of a kernel that is told whether to set or to add.
 Content before(Write write) { return write == Write::add ? Content::normal : Content::nan; }
 
@@ -900,7 +903,7 @@ class Maker {
             args.edges.add({.source = 1, .prediction = 1, .w = in[4], .gain = small, .before = Activation::tanh});
             settle(exec, args);
           });
-      list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;  // half a unit in the last place
+      list_.back().rounding = unit(type);
       const Activation f = type == DType::f16 ? Activation::gelu : Activation::silu;
       // With its start: what stays goes to h, h to g and y, g to y twice, and a free node without predictions to g.
       add("settle", std::string("begins, ") + std::string(pc::name_of(type)),
@@ -927,7 +930,7 @@ class Maker {
             args.edges.add({.source = 0, .prediction = 2, .w = in[5], .gain = small});
             settle(exec, args);
           });
-      list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;
+      list_.back().rounding = unit(type);
       // Two predictions of a node, one of two edges; a self-loop; an edge that stays; and, at times, an identity.
       for (const bool identity : {false, true}) {
         add("settle", std::string("cycle, ") + std::string(pc::name_of(type)) + (identity ? ", identity" : ""),
@@ -956,7 +959,7 @@ class Maker {
               if (identity) args.edges.add({.source = 0, .prediction = 2});
               settle(exec, args);
             });
-        list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;
+        list_.back().rounding = unit(type);
       }
     }
   }
@@ -1007,7 +1010,7 @@ class Maker {
             settle(exec, args);
             release(exec.device, memory);  // after the call, or it was only taken down
           });
-      list_.back().rounding = type == DType::f16 ? 5e-4 : 4e-3;
+      list_.back().rounding = unit(type);
     }
   }
 

@@ -412,7 +412,7 @@ class Block {
         if (edge.after != Activation::identity) {
           f = scalar::change(edge.after, state[edge.at.z + j], dz[s], T(edge.leak));
         }
-        error[s] -= f.value;
+        if (edge.source >= 0) error[s] -= f.value;
         state[edge.at.dz + j] = f.slope;  // for now
       }
     }
