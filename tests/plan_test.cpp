@@ -621,6 +621,36 @@ TEST_CASE("plan: measures see the predictions of the nodes that they observe") {
   }
 }
 
+namespace {
+
+/// Some of them wide, some with two predictions; returns how many.
+int add_nodes(Problem& problem, Dice& dice, int widest) {
+  const int n = 3 + dice.below(4);
+  for (int v = 0; v < n; ++v) {
+    const std::int64_t width = dice.chance(0.3) ? 40 + dice.below(widest - 40) : 1 + dice.below(9);
+    problem.nodes.push_back({.name = "n" + std::to_string(v), .shape = {width}});
+    problem.nodes.back().energy.precision = {dice.uniform(0.3, 1.5)};
+    if (dice.chance(0.2)) problem.nodes.back().predictions.emplace_back("side", EnergySpec{});
+  }
+  return n;
+}
+
+/// The first node is clamped, and at times the last; some steps of gradient descent.
+PlanSpec clamped_plan(Problem& problem, Dice& dice) {
+  const auto clamp = [&](std::size_t v) {
+    problem.clamp(static_cast<int>(v), dice.normals(problem.batch * problem.nodes[v].shape.count()));
+  };
+  clamp(0);
+  if (dice.chance(0.7)) clamp(problem.nodes.size() - 1);
+  PlanSpec spec = plan_for(problem, 1 + dice.below(9), 0.03);
+  spec.relax.stepper = ValueSgd{0.03, dice.chance(0.5) ? 0.6 : 0.0};
+  spec.relax.init.sweeps = dice.below(3);
+  spec.gradients = true;
+  return spec;
+}
+
+}  // namespace
+
 TEST_CASE("regimes sliced and warps: all steps in one call give what call by call gives") {
   double worst = 0;
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
@@ -628,13 +658,7 @@ TEST_CASE("regimes sliced and warps: all steps in one call give what call by cal
     Dice dice(seed);
     Problem problem;
     problem.batch = 1 + dice.below(5);
-    const int n = 3 + dice.below(4);
-    for (int v = 0; v < n; ++v) {
-      const std::int64_t width = dice.chance(0.3) ? 40 + dice.below(50) : 1 + dice.below(9);
-      problem.nodes.push_back({.name = "n" + std::to_string(v), .shape = {width}});
-      problem.nodes.back().energy.precision = {dice.uniform(0.3, 1.5)};
-      if (dice.chance(0.2)) problem.nodes.back().predictions.emplace_back("side", EnergySpec{});
-    }
+    const int n = add_nodes(problem, dice, 90);
     for (int e = 0; e < 2 * n; ++e) {
       const NodeSpec &from = problem.nodes[index(dice.below(n))], &to = problem.nodes[index(dice.below(n))];
       EdgeSpec edge{.from = {from.name}, .to = to.name};
@@ -646,12 +670,7 @@ TEST_CASE("regimes sliced and warps: all steps in one call give what call by cal
       if (!to.predictions.empty() && dice.chance(0.5)) edge.prediction = "side";
       problem.edges.push_back(edge);
     }
-    problem.clamp(0, dice.normals(problem.batch * problem.nodes[0].shape.count()));
-    if (dice.chance(0.7)) problem.clamp(n - 1, dice.normals(problem.batch * problem.nodes.back().shape.count()));
-    PlanSpec spec = plan_for(problem, 1 + dice.below(9), 0.03);
-    spec.relax.stepper = ValueSgd{0.03, dice.chance(0.5) ? 0.6 : 0.0};
-    spec.relax.init.sweeps = dice.below(3);
-    spec.gradients = true;
+    PlanSpec spec = clamped_plan(problem, dice);
     for (const DType dtype : {DType::f64, DType::f32}) {
       spec.regime = Regime::library;
       Run plain(problem, spec, dtype);
@@ -693,15 +712,9 @@ TEST_CASE(
     Dice dice(seed);
     Problem problem;
     problem.batch = dice.chance(0.3) ? 60 + dice.below(90) : 1 + dice.below(5);
-    const int n = 3 + dice.below(4);
+    const int n = add_nodes(problem, dice, 200);
     std::vector<int> before;  // whether a node's values go through an activation first: so they go into all products
-    for (int v = 0; v < n; ++v) {
-      const std::int64_t width = dice.chance(0.3) ? 40 + dice.below(160) : 1 + dice.below(9);
-      problem.nodes.push_back({.name = "n" + std::to_string(v), .shape = {width}});
-      problem.nodes.back().energy.precision = {dice.uniform(0.3, 1.5)};
-      if (dice.chance(0.2)) problem.nodes.back().predictions.emplace_back("side", EnergySpec{});
-      before.push_back(dice.below(2));
-    }
+    for (int v = 0; v < n; ++v) before.push_back(dice.below(2));
     const double gain = dice.uniform(0.3, 1);
     for (int e = 0; e < 2 * n; ++e) {
       const auto source = index(dice.below(n));
@@ -714,12 +727,7 @@ TEST_CASE(
       if (!to.predictions.empty() && dice.chance(0.5)) edge.prediction = "side";
       problem.edges.push_back(edge);
     }
-    problem.clamp(0, dice.normals(problem.batch * problem.nodes[0].shape.count()));
-    if (dice.chance(0.7)) problem.clamp(n - 1, dice.normals(problem.batch * problem.nodes.back().shape.count()));
-    PlanSpec spec = plan_for(problem, 1 + dice.below(9), 0.03);
-    spec.relax.stepper = ValueSgd{0.03, dice.chance(0.5) ? 0.6 : 0.0};
-    spec.relax.init.sweeps = dice.below(3);
-    spec.gradients = true;
+    PlanSpec spec = clamped_plan(problem, dice);
     spec.operands = dice.chance(0.5) ? DType::f16 : DType::bf16;
     spec.form = Form::changes;
     spec.regime = Regime::tiled;
