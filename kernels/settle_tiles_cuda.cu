@@ -1,6 +1,6 @@
-// settle_tiles.h on Hopper: one block a multiprocessor, all of them there at once. In each, one warp fetches operands
-// into a ring of shared memory (bulk tensor copies), and two groups of four warps multiply them (wgmma) and do what the
-// job says with the sums. Weights of a tile are on their way while it still waits for others' tiles.
+// settle_tiles.h on Hopper: one block a multiprocessor, all of them there at once. In each, groups of four warps
+// multiply (wgmma) and do what the job says with the sums. For each group one more warp waits for others' tiles and
+// fetches values into a ring of shared memory (bulk tensor copies). Weights are fetched once, at the start.
 #include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -14,28 +14,27 @@ namespace pc::kernels {
 namespace {
 
 using scalar::Activation;
-using tiles::Job, tiles::kSide, tiles::Product, tiles::Task, tiles::Term, tiles::Wait;
+using tiles::Job, tiles::Kept, tiles::Product, tiles::Task, tiles::Term, tiles::Wait;
+using tiles::kCols, tiles::kGroups, tiles::kMostStages, tiles::kMostTasks, tiles::kPart, tiles::kParts, tiles::kRows,
+    tiles::kSquare, tiles::kStage, tiles::kTerms;
 
 constexpr int kWarp = 32;
 constexpr int kGroup = 128;  // threads that multiply together
-constexpr int kGroups = 2;   // side by side: each has half of a tile's entries
 constexpr int kWorkers = kGroups * kGroup;
-constexpr int kThreads = kWorkers + kWarp;
-constexpr int kWidth = kSide / kGroups;           // entries of a row that a group has
-constexpr int kStages = 12;                       // of the ring
-constexpr int kSquare = kSide * kSide * 2;        // bytes of a square of an operand: rows of 128
-constexpr int kTerms = 16;                        // that one instruction multiplies
-constexpr std::size_t kTablesInside = 22 * 1024;  // bytes of tables that a block copies
-constexpr int kTasksInside = 64;                  // and tasks of its own
-constexpr std::size_t kAlign = 1024;              // of squares whose rows are interleaved over 128 bytes
+constexpr int kThreads = kWorkers + kGroups * kWarp;
+constexpr int kAtOnce = 16;           // terms that one instruction multiplies
+constexpr std::size_t kAlign = 1024;  // of what is interleaved over 128 bytes
 
 /// Tiles in device memory: one block of bytes, with places.
 struct OnDevice {
   const std::byte* tables;
   int tables_bytes;  // what is copied into shared memory: jobs, products, waits, terms
   int products, waits, terms;
+  const Kept* kept;
+  const int* kept_begins;
   const Task* tasks;
   const int* begins;
+  int groups, stages, squares;
   const CUtensorMap* operands;
   int operand_count;
   unsigned* counters;
@@ -48,15 +47,19 @@ struct OnDevice {
 
 __device__ unsigned shared_address(const void* at) { return static_cast<unsigned>(__cvta_generic_to_shared(at)); }
 
-/// A wait that never ends is a fault of ours: the kernel stops with an error instead.
+/// A wait that never ends is a fault of ours: the kernel stops with an error instead, after some ten seconds.
 class Patience {
  public:
   __device__ void spend() {
-    if (++spent_ == 1U << 24) __trap();
+    if (++spent_ % kLooks != 0) return;
+    const auto now = static_cast<unsigned>(clock64() >> kShift);
+    if (spent_ == kLooks) since_ = now;
+    if (now - since_ > kMost) __trap();
   }
 
  private:
-  unsigned spent_ = 0;
+  static constexpr unsigned kLooks = 1U << 10, kShift = 24, kMost = 1200;  // of 2^24 cycles
+  unsigned spent_ = 0, since_ = 0;
 };
 
 struct Barrier {
@@ -69,6 +72,10 @@ struct Barrier {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(this)) : "memory");
   }
   __device__ void expect(int bytes) {
+    asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(bytes)
+                 : "memory");
+  }
+  __device__ void expect_and_arrive(int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(this)), "r"(bytes)
                  : "memory");
   }
@@ -87,8 +94,8 @@ struct Barrier {
   }
 };
 
-/// A square of an operand, columns first; what lies outside arrives as zeros.
-__device__ void fetch_square(void* to, const CUtensorMap* from, int col, int row, Barrier* done) {
+/// A piece of an operand, as large as its description says; what lies outside arrives as zeros.
+__device__ void fetch_piece(void* to, const CUtensorMap* from, int col, int row, Barrier* done) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
           shared_address(to)),
@@ -96,6 +103,11 @@ __device__ void fetch_square(void* to, const CUtensorMap* from, int col, int row
       : "memory");
 }
 
+__device__ unsigned read(const unsigned* at) {
+  unsigned value = 0;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
+  return value;
+}
 __device__ unsigned read_acquire(const unsigned* at) {
   unsigned value = 0;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
@@ -107,10 +119,11 @@ __device__ void add_release(unsigned* at) {
 /// Between others' ordinary writes, seen through a counter, and bulk copies that read them.
 __device__ void fence_bulk_copies() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
-/// PTX: matrix descriptor in shared memory, rows of 128 bytes interleaved by 128, groups of 8 rows 1024 bytes apart.
-__device__ std::uint64_t square_descriptor(unsigned address) {
-  return std::uint64_t{(address & 0x3FFFFU) >> 4} | std::uint64_t{1} << 16 | std::uint64_t{1024 >> 4} << 32 |
-         std::uint64_t{1} << 62;
+/// PTX: the lower half of a matrix descriptor in shared memory; the upper half says that rows of so many bytes are
+/// interleaved by as many, groups of 8 rows one after the other.
+__device__ unsigned lower_half(unsigned address) { return address >> 4 | 1U << 16; }
+constexpr unsigned upper_half(int row_bytes) {
+  return static_cast<unsigned>(8 * row_bytes) >> 4 | (row_bytes == 128 ? 1U : 2U) << 30;
 }
 
 __device__ void multiply_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -120,16 +133,18 @@ __device__ void multiply_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
 }
 
-/// sum [64, 32] += a [64, 16] b [16, 32]; of b rows are terms if `back`, else entries.
+/// sum [64, 32] += a [64, 16] b [16, 32], by lower halves; of b rows are terms if `back`, else entries.
 template <bool half, bool back>
-__device__ void multiply(float (&sum)[16], std::uint64_t a, std::uint64_t b) {
-#define PC_MULTIPLY(type)                                                                                              \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type                                             \
-               " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, 1, 1, 1, 0, %18;"   \
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]),     \
-                 "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), \
-                 "+f"(sum[14]), "+f"(sum[15])                                                                          \
-               : "l"(a), "l"(b), "n"(back ? 1 : 0))
+__device__ __forceinline__ void multiply(float (&sum)[16], unsigned a, unsigned b) {
+#define PC_MULTIPLY(type)                                                                                     \
+  asm volatile(                                                                                               \
+      "{\n.reg .b64 a, b;\nmov.b64 a, {%16, %18};\nmov.b64 b, {%17, %19};\n"                                  \
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type                                             \
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, a, b, 1, 1, 1, 0, %20;\n}"    \
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]),     \
+        "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), \
+        "+f"(sum[14]), "+f"(sum[15])                                                                          \
+      : "r"(a), "r"(b), "n"(upper_half(kPart * 2)), "n"(upper_half((back ? kCols : kPart) * 2)), "n"(back ? 1 : 0))
   if constexpr (half) {
     PC_MULTIPLY("f16");
   } else {
@@ -140,19 +155,31 @@ __device__ void multiply(float (&sum)[16], std::uint64_t a, std::uint64_t b) {
 
 // --- a block ---
 
-struct alignas(kAlign) Stage {
-  std::byte left[kSquare], right[kSquare];
+/// What a block's memory holds behind rings and weights, and before the tables.
+struct Inside {
+  struct OfGroup {
+    Barrier full[kMostStages], empty[kMostStages];
+    Barrier ready[2], taken[2];  // a task's tile may be read and written; each of the group's warps knows
+  };
+  OfGroup groups[kGroups];
+  Barrier weights;
+  alignas(16) Task tasks[kMostTasks];
 };
+static_assert(sizeof(Inside) + kAlign <= tiles::kFixed);
 
 struct Memory {
-  Stage ring[kStages];
-  Barrier full[kStages], empty[kStages];
-  Barrier ready[2], taken[2];  // a task's tile may be read and written; the groups know
-  Task tasks[kTasksInside];
-  alignas(16) std::byte tables[kTablesInside];
+  std::byte *rings, *weights;
+  Inside* inside;
+  std::byte* tables;
+
+  __device__ Memory(const OnDevice& on, std::byte* raw)
+      : rings(raw + (kAlign - reinterpret_cast<std::uintptr_t>(raw) % kAlign) % kAlign),
+        weights(rings + on.groups * on.stages * kStage),
+        inside(reinterpret_cast<Inside*>(weights + on.squares * kSquare)),
+        tables(reinterpret_cast<std::byte*>(inside + 1)) {}
 };
 
-/// The tables, in shared memory where there is room, and this block's tasks.
+/// The tables, and a group's tasks.
 struct Tables {
   const Job* jobs;
   const Product* products;
@@ -161,32 +188,43 @@ struct Tables {
   const Task* tasks[2];
   int count[2];
 
-  __device__ Tables(const OnDevice& on, Memory& memory)
-      : Tables(on, on.tables_bytes <= static_cast<int>(kTablesInside) ? memory.tables : on.tables) {
-    const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  __device__ Tables(const OnDevice& on, const Memory& memory, int group)
+      : jobs(reinterpret_cast<const Job*>(memory.tables)),
+        products(reinterpret_cast<const Product*>(memory.tables + on.products)),
+        waits(reinterpret_cast<const Wait*>(memory.tables + on.waits)),
+        terms(reinterpret_cast<const Term*>(memory.tables + on.terms)) {
+    int inside = 0;
     for (int round = 0; round < 2; ++round) {
-      tasks[round] = on.tasks + on.begins[round * blocks + block];
-      count[round] = on.begins[round * blocks + block + 1] - on.begins[round * blocks + block];
+      const int* begins = begins_of(on, round);
+      tasks[round] = memory.inside->tasks + inside + begins[group] - begins[0];
+      count[round] = begins[group + 1] - begins[group];
+      inside += begins[kGroups] - begins[0];
     }
-    if (count[0] + count[1] > kTasksInside) return;
+  }
+
+  /// Brings everything inside, by all threads of the block.
+  __device__ static void fetch(const OnDevice& on, const Memory& memory) {
+    for (int i = threadIdx.x; i < on.tables_bytes / 16; i += kThreads) {
+      reinterpret_cast<int4*>(memory.tables)[i] = reinterpret_cast<const int4*>(on.tables)[i];
+    }
+    int inside = 0;
     for (int round = 0; round < 2; ++round) {
-      Task* here = memory.tasks + (round == 0 ? 0 : count[0]);
-      for (int i = threadIdx.x; i < count[round]; i += kThreads) here[i] = tasks[round][i];
-      tasks[round] = here;
+      const int* begins = begins_of(on, round);
+      const int count = begins[kGroups] - begins[0];
+      for (int i = threadIdx.x; i < count; i += kThreads) memory.inside->tasks[inside + i] = on.tasks[begins[0] + i];
+      inside += count;
     }
   }
 
  private:
-  __device__ Tables(const OnDevice& on, const std::byte* at)
-      : jobs(reinterpret_cast<const Job*>(at)),
-        products(reinterpret_cast<const Product*>(at + on.products)),
-        waits(reinterpret_cast<const Wait*>(at + on.waits)),
-        terms(reinterpret_cast<const Term*>(at + on.terms)) {}
+  __device__ static const int* begins_of(const OnDevice& on, int round) {
+    return on.begins + (round * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)) * kGroups;
+  }
 };
 
-/// body(task, step) for all tasks of this block in order. Everybody in it walks the same way.
+/// body(task, step) for all tasks of a group in order. Everybody in it walks the same way.
 template <class Body>
-__device__ void each_task(const OnDevice& on, const Tables& tables, Body body) {
+__device__ __forceinline__ void each_task(const OnDevice& on, const Tables& tables, Body body) {
   for (int t = 0; t < on.steps; ++t) {
 #pragma unroll
     for (int round = 0; round < 2; ++round) {
@@ -199,100 +237,112 @@ __device__ void each_task(const OnDevice& on, const Tables& tables, Body body) {
   }
 }
 
-/// Places in the ring, one after the other.
+/// A group's places in its ring, one after the other.
 struct Ring {
+  std::byte* memory;
+  int stages;
   int stage = 0;
   unsigned parity = 0;
 
-  __device__ void next() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
+  __device__ Ring(const OnDevice& on, const Memory& shared, int group)
+      : memory(shared.rings + group * on.stages * kStage), stages(on.stages) {}
+  __device__ __forceinline__ void next() {
+    if (++stage == stages) stage = 0, parity ^= 1;
   }
+  [[nodiscard]] __device__ __forceinline__ std::byte* here() const { return memory + stage * kStage; }
 };
 
-/// The warp that fetches.
+/// The warp that fetches for a group.
 class Fetcher {
  public:
-  __device__ Fetcher(const OnDevice& on, const Tables& tables, Memory& memory)
-      : on_(on), tables_(tables), memory_(memory), lane_(static_cast<int>(threadIdx.x) % kWarp) {}
+  __device__ Fetcher(const OnDevice& on, const Memory& memory, int group)
+      : on_(on),
+        memory_(memory),
+        tables_(on, memory, group),
+        barriers_(memory.inside->groups[group]),
+        group_(group),
+        lane_(static_cast<int>(threadIdx.x) % kWarp),
+        ring_(on, memory, group) {}
 
   __device__ void run() {
     for (int i = lane_; i < on_.operand_count; i += kWarp) {  // descriptions that the host has written
       asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(on_.operands + i) : "memory");
     }
     __syncwarp();
+    if (group_ == 0 && lane_ == 0) fetch_weights();
+    __syncwarp();
     each_task(on_, tables_, [this](const Task& task, const Job& job, int t) { fetch(task, job, t); });
   }
 
  private:
-  /// body(product, chunk) for all that are not zero yet.
-  template <class Body>
-  __device__ void each_chunk(const Job& job, int t, Body body) {
-    for (int i = job.products; i < job.products_end; ++i) {
-      const Product& product = tables_.products[i];
-      if (t < product.from) continue;
-      for (int chunk = 0; chunk < product.chunks; ++chunk) body(product, chunk);
+  __device__ void fetch_weights() const {
+    Barrier& done = memory_.inside->weights;
+    const int begin = on_.kept_begins[blockIdx.x], end = on_.kept_begins[blockIdx.x + 1];
+    for (int i = begin; i < end; ++i) {
+      const Kept kept = on_.kept[i];
+      const Job& job = tables_.jobs[kept.job];
+      std::byte* to = memory_.weights + kept.at * kSquare;
+      for (int p = job.products; p < job.products_end; ++p) {
+        const Product& product = tables_.products[p];
+        for (int chunk = 0; chunk < product.chunks; ++chunk, to += kSquare) {
+          const CUtensorMap* weights = on_.operands + product.weights;
+          const int along = chunk * kTerms, across = kept.col * kCols;
+          done.expect(kSquare);
+          if (job.back != 0) {
+            fetch_piece(to, weights, across, along, &done);
+          } else {
+            for (int i = 0; i < kParts; ++i) {
+              fetch_piece(to + i * (kSquare / kParts), weights, along + i * kPart, across, &done);
+            }
+          }
+        }
+      }
     }
+    done.arrive();
   }
 
   __device__ void fetch(const Task& task, const Job& job, int t) {
-    const Ring start = ring_;
-    int ahead = 0;
-    if (lane_ == 0) {
-      each_chunk(job, t, [&](const Product& product, int chunk) {
-        if (ahead == kStages) return;
-        fetch_right(task, job, product, chunk, ring_);
-        ring_.next();
-        ++ahead;
-      });
-    }
-    ring_ = start;
     wait_for_others(task, job, t);
     if (lane_ == 0) {
       const int place = tasks_ % 2;
-      memory_.taken[place].wait((static_cast<unsigned>(tasks_) / 2 & 1) ^ 1);
-      memory_.ready[place].arrive();
-      each_chunk(job, t, [&](const Product& product, int chunk) {
-        if (ahead > 0) {
-          --ahead;
-        } else {
-          fetch_right(task, job, product, chunk, ring_);
+      barriers_.taken[place].wait((static_cast<unsigned>(tasks_) / 2 & 1) ^ 1);
+      barriers_.ready[place].arrive();
+      for (int i = job.products; i < job.products_end; ++i) {
+        const Product& product = tables_.products[i];
+        if (t < product.from) continue;
+        for (int part = 0; part < product.chunks * kParts; ++part) {
+          Barrier& full = barriers_.full[ring_.stage];
+          barriers_.empty[ring_.stage].wait(ring_.parity ^ 1);
+          full.expect_and_arrive(kStage);
+          fetch_piece(ring_.here(), on_.operands + product.values, part * kPart, task.row * kRows, &full);
+          ring_.next();
         }
-        Stage& stage = memory_.ring[ring_.stage];
-        fetch_square(stage.left, on_.operands + product.left, chunk * kSide, task.row * kSide,
-                     &memory_.full[ring_.stage]);
-        ring_.next();
-      });
+      }
     }
     ++tasks_;
     __syncwarp();
   }
 
-  /// The weights of a stage, once it is empty.
-  __device__ void fetch_right(const Task& task, const Job& job, const Product& product, int chunk, const Ring& at) {
-    memory_.empty[at.stage].wait(at.parity ^ 1);
-    memory_.full[at.stage].expect(2 * kSquare);
-    const int along = chunk * kSide, across = task.col * kSide;
-    fetch_square(memory_.ring[at.stage].right, on_.operands + product.right, job.back != 0 ? across : along,
-                 job.back != 0 ? along : across, &memory_.full[at.stage]);
-  }
-
-  __device__ void wait_for_others(const Task& task, const Job& job, int t) {
+  __device__ void wait_for_others(const Task& task, const Job& job, int t) const {
     for (int i = job.waits + lane_; i < job.waits_end; i += kWarp) {
       const Wait& wait = tables_.waits[i];
       const int steps = t - wait.from + wait.after;
       if (steps <= 0) continue;
       const auto wanted = static_cast<unsigned>(wait.tiles * steps);
+      const unsigned* counter = on_.counters + wait.counter + task.row;
       Patience patience;
-      while (read_acquire(on_.counters + wait.counter + task.row) < wanted) patience.spend();
+      while (read(counter) < wanted) patience.spend();
+      static_cast<void>(read_acquire(counter));  // orders what comes after it; it would slow down each look before
     }
     __syncwarp();
     if (lane_ == 0) fence_bulk_copies();
   }
 
   const OnDevice& on_;
-  const Tables& tables_;
-  Memory& memory_;
-  int lane_;
+  const Memory memory_;
+  const Tables tables_;
+  Inside::OfGroup& barriers_;
+  int group_, lane_;
   Ring ring_;
   int tasks_ = 0;
 };
@@ -313,7 +363,7 @@ struct Places {
   __device__ int col_of(int run) const { return col + run / 2 * 16; }
 };
 
-__device__ void exchange(const float (&sum)[16], Run (&runs)[kRuns]) {
+__device__ __forceinline__ void exchange(const float (&sum)[16], Run (&runs)[kRuns]) {
   const bool odd = threadIdx.x % 2 != 0;
 #pragma unroll
   for (int wide = 0; wide < 2; ++wide) {
@@ -331,53 +381,72 @@ __device__ void exchange(const float (&sum)[16], Run (&runs)[kRuns]) {
   }
 }
 
-/// The groups that multiply.
+/// A group that multiplies. All of it is one function in the end, or its state would lie in memory.
 template <bool half>
 class Worker {
  public:
-  __device__ Worker(const OnDevice& on, const Tables& tables, Memory& memory)
-      : on_(on), tables_(tables), memory_(memory), group_(static_cast<int>(threadIdx.x) / kGroup) {}
+  __device__ Worker(const OnDevice& on, const Memory& memory, int group)
+      : on_(on),
+        weights_(shared_address(memory.weights)),
+        tables_(on, memory, group),
+        barriers_(memory.inside->groups[group]),
+        group_(group),
+        ring_(on, memory, group) {}
 
-  __device__ void run() {
+  __device__ __forceinline__ void run() {
     each_task(on_, tables_, [this](const Task& task, const Job& job, int t) { work(task, job, t); });
   }
 
  private:
   using Operand = std::conditional_t<half, __half, __nv_bfloat16>;
 
-  __device__ void work(const Task& task, const Job& job, int t) {
-    const int place = tasks_ % 2;
-    memory_.ready[place].wait(static_cast<unsigned>(tasks_) / 2 & 1);
-    if (threadIdx.x % kGroup == 0) memory_.taken[place].arrive();
-    ++tasks_;
+  /// What does not come from the products. It is asked for before them, and looked at after them.
+  struct Around {
+    Run base[kRuns] = {}, late[2][kRuns] = {}, at[kRuns] = {}, dx[kRuns] = {};
+    float by = 0, late_by[2] = {};
+
+    /// base becomes the sum of all terms.
+    __device__ __forceinline__ void add_up() {
+#pragma unroll
+      for (int r = 0; r < kRuns; ++r) {
+#pragma unroll
+        for (int k = 0; k < kRun; ++k) {
+          base[r].at[k] = by * base[r].at[k] + late_by[0] * late[0][r].at[k] + late_by[1] * late[1][r].at[k];
+        }
+      }
+    }
+  };
+
+  __device__ __forceinline__ void work(const Task& task, const Job& job, int t) {
     const int thread = static_cast<int>(threadIdx.x) % kGroup, quad = thread % 4;
-    const Places places{task.row * kSide + thread / kWarp * 16 + thread % kWarp / 4,
-                        task.col * kSide + group_ * kWidth + quad / 2 * 4 + quad % 2 * 8, job.n, on_.rows};
-    // What does not come from the products is asked for before them.
-    Run base[kRuns] = {}, at[kRuns] = {}, dx[kRuns] = {};
+    const Places places{task.row * kRows + thread / kWarp * 16 + thread % kWarp / 4,
+                        task.col * kCols + quad / 2 * 4 + quad % 2 * 8, job.n, on_.rows};
     const bool last = job.back != 0 && t + 1 == on_.steps;
-    if (job.pack == 4) {
-      load_all<4>(job, t, last, places, base, at, dx);
-    } else if (job.pack == 2) {
-      load_all<2>(job, t, last, places, base, at, dx);
-    } else {
-      load_all<1>(job, t, last, places, base, at, dx);
-    }
+    const bool packed = job.packed != 0;
+    Around around;
+    load_own(job, t, last, packed, places, around);
+    const int place = tasks_ % 2;
+    barriers_.ready[place].wait(static_cast<unsigned>(tasks_) / 2 & 1);
+    __syncwarp();
+    if (thread % kWarp == 0) barriers_.taken[place].arrive();
+    ++tasks_;
+    load_late(job, t, packed, places, around);
     Run z[kRuns] = {};
-    const int chunks = chunks_of(job, t);
     if (__shfl_sync(~0U, job.back, 0) != 0) {
-      multiply_all<true>(chunks, z);
-      scalar::with_activation(job.f, [&]<Activation f>() { move<f>(job, places, last, z, base, at, dx); });
+      multiply_all<true>(task, job, t, z);
+      around.add_up();
+      move(job, packed, places, last, z, around);
     } else {
-      multiply_all<false>(chunks, z);
-      scalar::with_activation(job.f, [&]<Activation f>() { compare<f>(job, places, z, base, at); });
+      multiply_all<false>(task, job, t, z);
+      around.add_up();
+      compare(job, packed, places, z, around);
     }
-    asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
-    if (threadIdx.x == 0) add_release(on_.counters + job.counter + task.row);
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + group_), "n"(kGroup) : "memory");
+    if (thread == 0) add_release(on_.counters + job.counter + task.row);
   }
 
   /// The number of chunks that are not zero yet; the compiler is to see that all threads of a warp agree.
-  __device__ int chunks_of(const Job& job, int t) const {
+  __device__ __forceinline__ int chunks_of(const Job& job, int t) const {
     int chunks = 0;
     for (int i = job.products; i < job.products_end; ++i) {
       const Product& product = tables_.products[i];
@@ -387,87 +456,124 @@ class Worker {
   }
 
   template <bool back>
-  __device__ void multiply_all(int chunks, Run (&z)[kRuns]) {
+  __device__ __forceinline__ void multiply_all(const Task& task, const Job& job, int t, Run (&z)[kRuns]) {
+    const int chunks = chunks_of(job, t);
     if (chunks == 0) return;
     float sum[16] = {};
-    int before = ring_.stage, chunk = 0;
+    const unsigned values = lower_half(shared_address(ring_.memory));
+    unsigned weights = lower_half(weights_ + task.at * kSquare);
+    int product = job.products, left = 0;  // chunks of it
+    // Where there is room in the ring, a chunk is on its way through the tensor cores while the next one is begun.
+    const bool ahead = ring_.stages >= 2 * kParts;
+    int chunk = 0, held = 0;  // parts that may not be written over
     do {
-      memory_.full[ring_.stage].wait(ring_.parity);
-      const Stage& stage = memory_.ring[ring_.stage];
-      // This group's entries are rows of the square on the way forward, and columns on the way back.
-      const std::uint64_t a = square_descriptor(shared_address(stage.left)),
-                          b = square_descriptor(shared_address(stage.right) + group_ * kWidth * (back ? 2 : kSide * 2));
-      constexpr int kAlong = kTerms * 2, kDown = kTerms * kSide * 2;  // bytes to the next terms
+      for (; left == 0; ++product) {
+        const Product& next = tables_.products[product];
+        if (t >= next.from) {
+          left = next.chunks;
+        } else {
+          weights += next.chunks * (kSquare >> 4);
+        }
+      }
+      unsigned parts[kParts];
+#pragma unroll
+      for (unsigned& part : parts) {
+        barriers_.full[ring_.stage].wait(ring_.parity);
+        part = values + ring_.stage * (kStage >> 4);
+        ring_.next();
+      }
       multiply_begin();
 #pragma unroll
-      for (int k = 0; k < kSide / kTerms; ++k) {
-        multiply<half, back>(sum, a + (k * kAlong >> 4), b + (k * (back ? kDown : kAlong) >> 4));
+      for (int k = 0; k < kTerms; k += kAtOnce) {
+        const int part = k / kPart, along = k % kPart * 2;  // bytes, in a row
+        constexpr int kRow = kCols * 2;                     // bytes, on the way back
+        multiply<half, back>(sum, parts[part] + (along >> 4),
+                             weights + ((back ? k * kRow : part * (kSquare / kParts) + along) >> 4));
       }
       multiply_commit();
-      multiply_wait<1>();
-      if (chunk > 0 && threadIdx.x % kGroup == 0) memory_.empty[before].arrive();
-      before = ring_.stage;
-      ring_.next();
+      held += kParts;
+      if (ahead) {
+        multiply_wait<1>();
+        let_go(held, kParts);
+      } else {
+        multiply_wait<0>();
+        let_go(held, 0);
+      }
+      weights += kSquare >> 4;
+      --left;
     } while (++chunk < chunks);
     multiply_wait<0>();
 #pragma unroll
     for (float& entry : sum) asm volatile("" : "+f"(entry)::"memory");  // only now is anybody to read it
-    if (threadIdx.x % kGroup == 0) memory_.empty[before].arrive();
+    let_go(held, 0);
     exchange(sum, z);
   }
 
-  /// Everything is on its way before the first of it is looked at. What lies outside is read from the nearest place
-  /// that does not, and never stored.
-  template <int pack>
-  __device__ void load_all(const Job& job, int t, bool last, const Places& places, Run (&base)[kRuns], Run (&at)[kRuns],
-                           Run (&dx)[kRuns]) const {
-    if (job.f != Activation::identity || last) load<pack>(at, job.at.at, job.at.ld, places);
-    if (job.back != 0 && t > job.from) load<pack>(dx, job.out.at, job.out.ld, places);
-    for (int i = job.terms; i < job.terms_end; i += 2) {
-      Run first[kRuns] = {}, second[kRuns] = {};
-      const float by = load_term<pack>(first, job, i, t, places),
-                  by_second = load_term<pack>(second, job, i + 1, t, places);
+  /// All but the last `kept` parts of those that are held.
+  __device__ __forceinline__ void let_go(int& held, int kept) {
+    for (; held > kept; --held) {
+      if (threadIdx.x % kGroup == 0) barriers_.empty[free_].arrive();
+      if (++free_ == ring_.stages) free_ = 0;
+    }
+  }
+
+  /// What nobody else writes. What lies outside is read from the nearest place that does not, and never stored.
+  __device__ __forceinline__ void load_own(const Job& job, int t, bool last, bool packed, const Places& places,
+                                           Around& around) const {
+    if (job.f != Activation::identity || last) load(around.at, job.at.at, job.at.ld, packed, places);
+    if (job.back != 0 && t > job.from) load(around.dx, job.out.at, job.out.ld, packed, places);
+    if (job.terms == job.late) return;
+    around.by = load_term(around.base, job.terms, t, packed, places);
+    for (int i = job.terms + 1; i < job.late; ++i) add_term(around, i, t, packed, places);
+  }
+  __device__ __forceinline__ void load_late(const Job& job, int t, bool packed, const Places& places,
+                                            Around& around) const {
 #pragma unroll
-      for (int r = 0; r < kRuns; ++r) {
-#pragma unroll
-        for (int k = 0; k < kRun; ++k) base[r].at[k] += by * first[r].at[k] + by_second * second[r].at[k];
+    for (int i = 0; i < 2; ++i) {
+      if (job.late + i < job.terms_end) {
+        around.late_by[i] = load_term(around.late[i], job.late + i, t, packed, places);
       }
     }
+    for (int i = job.late + 2; i < job.terms_end; ++i) add_term(around, i, t, packed, places);
   }
 
   /// The term's factor; where there is no such term yet, nothing is loaded.
-  template <int pack>
-  __device__ float load_term(Run (&runs)[kRuns], const Job& job, int i, int t, const Places& places) const {
-    if (i >= job.terms_end || t < tables_.terms[i].from) return 0;
-    load<pack>(runs, tables_.terms[i].at, tables_.terms[i].ld, places);
-    return tables_.terms[i].factor;
+  __device__ __forceinline__ float load_term(Run (&runs)[kRuns], int i, int t, bool packed,
+                                             const Places& places) const {
+    const Term& term = tables_.terms[i];
+    if (t < term.from) return 0;
+    load(runs, term.at, term.ld, packed, places);
+    return term.factor;
+  }
+  __device__ __forceinline__ void add_term(Around& around, int i, int t, bool packed, const Places& places) const {
+    Run more[kRuns] = {};
+    const float by = load_term(more, i, t, packed, places);
+#pragma unroll
+    for (int r = 0; r < kRuns; ++r) {
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) around.base[r].at[k] = around.by * around.base[r].at[k] + by * more[r].at[k];
+    }
+    around.by = 1;
   }
 
   /// Past the first cache: others may have written it.
-  template <int pack>
-  __device__ static void load(Run (&runs)[kRuns], const float* from, std::int64_t ld, const Places& places) {
+  __device__ __forceinline__ static void load(Run (&runs)[kRuns], const float* from, std::int64_t ld, bool packed,
+                                              const Places& places) {
 #pragma unroll
     for (int r = 0; r < kRuns; ++r) {
       const float* row = from + min(places.row_of(r), places.rows - 1) * ld;
-      if constexpr (pack == 4) {
+      if (packed) {
         const float4 four = __ldcg(reinterpret_cast<const float4*>(row + min(places.col_of(r), places.col_end - 4)));
         runs[r].at[0] = four.x, runs[r].at[1] = four.y, runs[r].at[2] = four.z, runs[r].at[3] = four.w;
-      } else {
-#pragma unroll
-        for (int k = 0; k < kRun; k += pack) {
-          const float* place = row + min(places.col_of(r) + k, places.col_end - pack);
-          if constexpr (pack == 2) {
-            const float2 two = __ldcg(reinterpret_cast<const float2*>(place));
-            runs[r].at[k] = two.x, runs[r].at[k + 1] = two.y;
-          } else {
-            runs[r].at[k] = __ldcg(place);
-          }
-        }
+        continue;
       }
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) runs[r].at[k] = __ldcg(row + min(places.col_of(r) + k, places.col_end - 1));
     }
   }
 
-  __device__ static void store(const Run (&runs)[kRuns], const tiles::Entries& to, int pack, const Places& places) {
+  __device__ __forceinline__ static void store(const Run (&runs)[kRuns], const tiles::Entries& to, bool packed,
+                                               const Places& places) {
     if (to.at == nullptr) return;
 #pragma unroll
     for (int r = 0; r < kRuns; ++r) {
@@ -475,11 +581,8 @@ class Worker {
       if (places.row_of(r) >= places.rows || col >= places.col_end) continue;
       float* at = to.at + places.row_of(r) * to.ld + col;
       const auto& from = runs[r].at;
-      if (pack == 4) {
+      if (packed) {
         *reinterpret_cast<float4*>(at) = {from[0], from[1], from[2], from[3]};
-      } else if (pack == 2) {
-        *reinterpret_cast<float2*>(at) = {from[0], from[1]};
-        if (col + 2 < places.col_end) *reinterpret_cast<float2*>(at + 2) = {from[2], from[3]};
       } else {
 #pragma unroll
         for (int k = 0; k < kRun; ++k) {
@@ -490,7 +593,8 @@ class Worker {
   }
 
   /// As an operand.
-  __device__ void store(const Run (&runs)[kRuns], const tiles::Narrow& to, int pack, const Places& places) const {
+  __device__ __forceinline__ void store(const Run (&runs)[kRuns], const tiles::Narrow& to, bool packed,
+                                        const Places& places) const {
     if (to.at == nullptr) return;
 #pragma unroll
     for (int r = 0; r < kRuns; ++r) {
@@ -506,7 +610,7 @@ class Worker {
             *on_.overflow = 1.0;  // whoever writes, writes the same
         }
       }
-      if (pack == 4) {
+      if (packed) {
         *reinterpret_cast<cu::Pack<Operand, 4>*>(at) = rounded;
       } else {
 #pragma unroll
@@ -517,86 +621,97 @@ class Worker {
     }
   }
 
-  template <Activation f>
-  __device__ void compare(const Job& job, const Places& places, const Run (&z)[kRuns], const Run (&base)[kRuns],
-                          const Run (&at)[kRuns]) const {
-    Run delta[kRuns], sent[kRuns];
+  /// body(run, entry, f) for all entries, where f has the activation's name in its type.
+  template <class Body>
+  __device__ __forceinline__ static void each_entry(Activation f, Body body) {
+    scalar::with_activation(f, [&]<Activation known>() {
 #pragma unroll
-    for (int r = 0; r < kRuns; ++r) {
+      for (int r = 0; r < kRuns; ++r) {
 #pragma unroll
-      for (int k = 0; k < kRun; ++k) {
-        const auto made = scalar::change<f>(at[r].at[k], job.scale * z[r].at[k], job.leak);
-        delta[r].at[k] = job.factor * (base[r].at[k] - made.value);
-        sent[r].at[k] = made.slope * delta[r].at[k];
+        for (int k = 0; k < kRun; ++k) body(r, k, std::integral_constant<Activation, known>{});
       }
-    }
-    store(delta, job.out, job.pack, places);
-    store(sent, job.operand, job.pack, places);
+    });
   }
 
-  template <Activation f>
-  __device__ void move(const Job& job, const Places& places, bool last, const Run (&z)[kRuns], const Run (&base)[kRuns],
-                       const Run (&at)[kRuns], Run (&dx)[kRuns]) const {
+  __device__ __forceinline__ void compare(const Job& job, bool packed, const Places& places, const Run (&z)[kRuns],
+                                          const Around& around) const {
+    Run delta[kRuns], sent[kRuns];
+    const float scale = job.scale, factor = job.factor, leak = job.leak;
+    each_entry(job.f, [&](int r, int k, auto f) {
+      const auto made = scalar::change<f.value>(around.at[r].at[k], scale * z[r].at[k], leak);
+      delta[r].at[k] = factor * (around.base[r].at[k] - made.value);
+      sent[r].at[k] = made.slope * delta[r].at[k];
+    });
+    store(delta, job.out, packed, places);
+    store(sent, job.operand, packed, places);
+  }
+
+  __device__ __forceinline__ void move(const Job& job, bool packed, const Places& places, bool last,
+                                       const Run (&z)[kRuns], Around& around) const {
+    const auto& at = around.at;
+    auto& dx = around.dx;
     Run velocity[kRuns], read[kRuns];
-#pragma unroll
-    for (int r = 0; r < kRuns; ++r) {
-#pragma unroll
-      for (int k = 0; k < kRun; ++k) {
-        const float slope = scalar::activate<f>(at[r].at[k] + dx[r].at[k], job.leak).slope;
-        velocity[r].at[k] = base[r].at[k] - slope * (job.scale * z[r].at[k]);
-        dx[r].at[k] -= on_.rate * velocity[r].at[k];
-        read[r].at[k] = scalar::change<f>(at[r].at[k], dx[r].at[k], job.leak).value;
-      }
-    }
-    store(velocity, job.velocity, job.pack, places);
-    store(dx, job.out, job.pack, places);
-    store(read, job.operand, job.pack, places);
+    const float scale = job.scale, leak = job.leak, rate = on_.rate;
+    each_entry(job.f, [&](int r, int k, auto f) {
+      const float slope = scalar::activate<f.value>(at[r].at[k] + dx[r].at[k], leak).slope;
+      velocity[r].at[k] = around.base[r].at[k] - slope * (scale * z[r].at[k]);
+      dx[r].at[k] -= rate * velocity[r].at[k];
+      read[r].at[k] = scalar::change<f.value>(at[r].at[k], dx[r].at[k], leak).value;
+    });
+    store(velocity, job.velocity, packed, places);
+    store(dx, job.out, packed, places);
+    store(read, job.operand, packed, places);
     if (!last) return;
-    store(dx, job.narrow, job.pack, places);
+    store(dx, job.narrow, packed, places);
 #pragma unroll
     for (int r = 0; r < kRuns; ++r) {
 #pragma unroll
       for (int k = 0; k < kRun; ++k) read[r].at[k] = at[r].at[k] + dx[r].at[k];
     }
-    store(read, job.whole, job.pack, places);
-    store(read, job.narrow_whole, job.pack, places);
+    store(read, job.whole, packed, places);
+    store(read, job.narrow_whole, packed, places);
   }
 
   const OnDevice& on_;
-  const Tables& tables_;
-  Memory& memory_;
+  unsigned weights_;
+  const Tables tables_;
+  Inside::OfGroup& barriers_;
   int group_;
   Ring ring_;
+  int free_ = 0;  // the next stage to be let go
   int tasks_ = 0;
 };
 
 template <bool half>
 __global__ void __launch_bounds__(kThreads, 1) settle_tiled_kernel(const __grid_constant__ OnDevice on) {
   extern __shared__ std::byte raw[];
-  auto& memory = *reinterpret_cast<Memory*>((reinterpret_cast<std::uintptr_t>(raw) + kAlign - 1) / kAlign * kAlign);
-  const Tables tables(on, memory);
-  if (on.tables_bytes <= static_cast<int>(kTablesInside)) {
-    for (int i = threadIdx.x; i < on.tables_bytes / 16; i += kThreads) {
-      reinterpret_cast<int4*>(memory.tables)[i] = reinterpret_cast<const int4*>(on.tables)[i];
-    }
-  }
+  const Memory memory(on, raw);
+  Tables::fetch(on, memory);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kStages; ++i) memory.full[i].init(1), memory.empty[i].init(kGroups);
-    for (int i = 0; i < 2; ++i) memory.ready[i].init(1), memory.taken[i].init(kGroups);
+    for (Inside::OfGroup& group : memory.inside->groups) {
+      for (int i = 0; i < kMostStages; ++i) group.full[i].init(1), group.empty[i].init(1);
+      for (int i = 0; i < 2; ++i) group.ready[i].init(1), group.taken[i].init(kGroup / kWarp);
+    }
+    memory.inside->weights.init(1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     fence_bulk_copies();
   }
   __syncthreads();
-  if (threadIdx.x < kWorkers) {
-    Worker<half>(on, tables, memory).run();
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  if (warp < kWorkers / kWarp) {
+    memory.inside->weights.wait(0);
+    Worker<half>(on, memory, warp * kWarp / kGroup).run();
   } else {
-    Fetcher(on, tables, memory).run();
+    Fetcher(on, memory, warp - kWorkers / kWarp).run();
   }
 }
 
 // --- the host's part ---
 
-CUtensorMap describe(const View& operand, DType type) {
+std::size_t place(int i) { return static_cast<std::size_t>(i); }
+
+CUtensorMap describe(const tiles::Operand& piece, DType type) {
+  const View& operand = piece.view;
   static const auto encode = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found{};
@@ -607,11 +722,12 @@ CUtensorMap describe(const View& operand, DType type) {
   }();
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(operand.cols()), static_cast<cuuint64_t>(operand.rows())};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(operand.ld()) * 2};
-  const cuuint32_t box[] = {kSide, kSide}, steps[] = {1, 1};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(piece.cols), static_cast<cuuint32_t>(piece.rows)}, steps[] = {1, 1};
   CUtensorMap map{};
   const CUresult status =
       encode(&map, type == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-             operand.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             operand.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             piece.cols == kPart ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   PC_CHECK(status == CUDA_SUCCESS, "settle", "an operand ", operand.shape.text(), " with rows ", operand.ld(),
            " entries apart cannot be described to the device");
@@ -638,15 +754,16 @@ class Packed {
 template <bool half>
 void launch(const OnDevice& on, int blocks, CudaContext& context) {
   const auto kernel = settle_tiled_kernel<half>;
-  constexpr std::size_t kBytes = sizeof(Memory) + kAlign;
-  PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  const std::size_t bytes = place(on.groups * on.stages) * kStage + place(on.squares) * kSquare + sizeof(Inside) +
+                            place(on.tables_bytes) + kAlign;
+  PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
   cudaLaunchAttribute together{};
   together.id = cudaLaunchAttributeCooperative;  // tiles wait for each other: all blocks must be there
   together.val.cooperative = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kBytes;
+  config.dynamicSmemBytes = bytes;
   config.stream = context.stream;
   config.attrs = &together;
   config.numAttrs = 1;
@@ -655,14 +772,19 @@ void launch(const OnDevice& on, int blocks, CudaContext& context) {
 
 }  // namespace
 
-void settle_tiled_cuda(const SettleArgs& args, CudaContext& context) {
-  const std::string why = why_not_tiled(args);
-  PC_CHECK(why.empty(), "settle", why);
+tiles::Machine tiles::machine_cuda(CudaContext& context) {
   int processors = 0;
   PC_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, context.device));
-  const tiles::Tiles cut = tiles::cut(args, processors);
+  return {processors, cu::block_memory(context) - kFixed};
+}
+
+void settle_tiled_cuda(const SettleArgs& args, CudaContext& context) {
+  const tiles::Machine machine = tiles::machine_cuda(context);
+  const std::string why = why_not_tiled(args, machine);
+  PC_CHECK(why.empty(), "settle", why);
+  const tiles::Tiles cut = tiles::cut(args, machine);
   std::vector<CUtensorMap> operands;
-  for (const View& operand : cut.operands) operands.push_back(describe(operand, args.operands()));
+  for (const tiles::Operand& operand : cut.operands) operands.push_back(describe(operand, args.operands()));
   Packed packed;
   packed.add(cut.jobs);
   OnDevice on{};
@@ -671,11 +793,18 @@ void settle_tiled_cuda(const SettleArgs& args, CudaContext& context) {
   on.terms = packed.add(cut.terms);
   const int tasks = packed.add(cut.tasks);
   on.tables_bytes = tasks;
-  const int begins = packed.add(cut.begins), maps = packed.add(operands, alignof(CUtensorMap));
+  PC_CHECK(place(tasks) <= cut.list_bytes(), "settle", "the lists are longer than was counted");
+  const int begins = packed.add(cut.begins), kept = packed.add(cut.kept), kept_begins = packed.add(cut.kept_begins);
+  const int maps = packed.add(operands, alignof(CUtensorMap));
   const auto* tables = static_cast<const std::byte*>(context.keep(packed.bytes().data(), packed.bytes().size()));
   on.tables = tables;
   on.tasks = reinterpret_cast<const Task*>(tables + tasks);
   on.begins = reinterpret_cast<const int*>(tables + begins);
+  on.kept = reinterpret_cast<const Kept*>(tables + kept);
+  on.kept_begins = reinterpret_cast<const int*>(tables + kept_begins);
+  on.groups = cut.groups;
+  on.stages = cut.stages;
+  on.squares = cut.squares;
   on.operands = reinterpret_cast<const CUtensorMap*>(tables + maps);
   on.operand_count = static_cast<int>(operands.size());
   on.counters = reinterpret_cast<unsigned*>(args.scratch.as<std::byte>() + cut.counters_at);

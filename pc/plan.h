@@ -22,10 +22,10 @@ enum class Regime : std::uint8_t {
   automatic,  // whichever should be faster
   library,    // call by call, products by the library
   sliced,     // all steps in one kernel, a few samples a block: small graphs of dense edges (kernels/settle.h)
-  // Only where they are asked for:
-  tiled,  // all steps in one kernel, cut into tiles that blocks hand over: larger ones (kernels/settle_tiles.h)
-  warps   // as sliced, by warps that own their values, with the start and the last errors in the same kernel where
-          // nobody looks at them (kernels/settle_warps.h)
+  tiled,      // all steps in one kernel, cut into tiles that blocks hand over: larger ones (kernels/settle_tiles.h).
+              // Only where it is asked for
+  warps       // as sliced, by warps that own their values, with the start and the last errors in the same kernel where
+              // nobody looks at them (kernels/settle_warps.h)
 };
 
 constexpr const char* name_of(Regime regime) {

@@ -138,6 +138,7 @@ class PlanBuilder {
   // --- all steps in one call (plan_slices.cpp) ---
   [[nodiscard]] std::string not_sliced() const;
   std::optional<kernels::SettleArgs> slices();
+  [[nodiscard]] std::string not_tiled(kernels::SettleArgs args);
   void leave_out_resting(kernels::SettleArgs& args);
   void settle(kernels::SettleArgs args);
   [[nodiscard]] bool constant_prediction(PredictionId p) const;
@@ -279,6 +280,7 @@ class PlanBuilder {
   std::vector<Key> weight_changes_;                 // by parameter: what its change was made from
   std::set<ParamId> written_;                       // gradients that have been begun
   std::optional<kernels::SettleArgs> sliced_;       // the whole relaxation, where it is one call
+  Regime regime_ = Regime::library;                 // and how that call does it
   bool begins_inside_ = false;                      // which makes the start too
 };
 

@@ -28,6 +28,14 @@ std::string PlanBuilder::not_sliced() const {
 
 namespace {
 
+kernels::SettleArgs without_constant(kernels::SettleArgs args) {
+  const auto edges = std::exchange(args.edges, {});
+  for (const kernels::SettleEdge& e : edges) {
+    if (!e.constant()) args.edges.add(e);
+  }
+  return args;
+}
+
 /// A chain of at most one activation, one linear operator, and one activation; or a bare identity.
 std::optional<kernels::SettleEdge> dense(const Edge& edge) {
   kernels::SettleEdge result;
@@ -87,7 +95,7 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     if (constant_edge(e)) {
       const PredictionId p = graph_.edge(e).prediction;
-      if (!settles_errors() || !state(p).fused) continue;
+      if (!state(p).fused) continue;
       const Link& last = link_of(e, last_link(e));
       args.edges.add({.source = -1,
                       .prediction = p,
@@ -110,25 +118,46 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     }
     args.edges.add(*small);
   }
+  const kernels::SettleArgs moving = without_constant(args);
   if (asked == Regime::tiled) {
-    if (!is_hopper(exec_)) return refuse("it needs a GPU of compute capability 9.0, and a build for it");
-    if (const std::string why = kernels::why_not_tiled(args); !why.empty()) return refuse(why);
-    return args;
+    if (const std::string why = not_tiled(moving); !why.empty()) return refuse(why);
+    regime_ = Regime::tiled;
+    return moving;
   }
-  if (!kernels::settle_fits(exec_, args)) {
+  if (!kernels::settle_fits(exec_, moving)) {
     return refuse("the graph has more than " + std::to_string(kernels::kSettleMost) +
                   " nodes, predictions or edges, or the weights do not fit the shared memory of one block");
   }
-  if (asked != Regime::warps) return args;
-  args.warps = true;
-  if (!kernels::settle_by_warps(exec_, args)) {
-    return refuse("products are not of float16 or bfloat16, or edges are of kinds that warps do not do");
+  regime_ = Regime::warps;
+  if (!settles_errors()) args = moving;
+  args.warps = asked == Regime::warps && kernels::settle_by_warps(exec_, args);
+  if (!args.warps) {
+    if (asked == Regime::warps) {
+      return refuse("products are not of float16 or bfloat16, or edges are of kinds that warps do not do");
+    }
+    regime_ = Regime::sliced;
+    return moving;
   }
   if (kernels::SettleArgs whole = args; begin_inside(whole) && kernels::settle_by_warps(exec_, whole)) {
     begins_inside_ = true;
     return whole;
   }
   return args;
+}
+
+/// Why the relaxation cannot be cut into tiles. It is not known yet which errors are zero at the start: those of a
+/// feedforward start are.
+std::string PlanBuilder::not_tiled(kernels::SettleArgs args) {
+  if (!is_hopper(exec_)) return "it needs a GPU of compute capability 9.0, and a build for it";
+  const bool feedforward =
+      spec_.relax.init.kind == ValueInit::Kind::feedforward && topological_order(graph_) && !spec_.settings.nudge;
+  for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
+    const NodeId v = graph_.prediction(p).node;
+    const bool exact = feedforward && node(v).free == Free::all && graph_.node(v).predictions[0] == p;
+    if (!exact) args.predictions[p].start = value(v);
+  }
+  leave_out_resting(args);
+  return kernels::why_not_tiled(args, kernels::tiles::machine(exec_));
 }
 
 /// Whether a prediction cannot change while this plan relaxes.
@@ -217,8 +246,7 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
       args.predictions[p].energy_start = energy_start(p);
     }
   }
-  const bool tiled = spec_.regime == Regime::tiled;
-  if (tiled) leave_out_resting(args);
+  if (regime_ == Regime::tiled) leave_out_resting(args);
   part("settle");
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     for (int link = 0; link <= last_link(e) && !constant_edge(e); ++link) {
@@ -233,13 +261,13 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
     if (!settles_errors()) moving.narrow = operands_.beside(change(v), Magnitude::change);
     moving.narrow_whole = operands_.beside(value(v), Magnitude::value);
   }
-  if (tiled) {
+  if (regime_ == Regime::tiled) {
     const auto bytes = static_cast<std::int64_t>(kernels::settle_scratch(args));
     args.scratch = network_.arena().take("settle/" + std::to_string(bytes), {bytes}, DType::u8);
   }
   if (settles_errors()) ask_errors(args);
   kernels::settle(exec_, args);
-  plan_.regime_ = tiled ? Regime::tiled : args.warps ? Regime::warps : Regime::sliced;
+  plan_.regime_ = regime_;
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (!args.nodes[v].dx.empty()) node(v).version = node(v).whole_version = fresh();
   }
@@ -255,7 +283,7 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
 /// Whether the same call may leave the errors that follow, because nobody asks for more of what leads to them: neither
 /// for predictions themselves nor for what products of an edge that moves have multiplied, but values.
 bool PlanBuilder::settles_errors() const {
-  if (spec_.regime != Regime::warps || !learning() || spec_.measure_end || !spec_.observed.empty() ||
+  if (regime_ != Regime::warps || !learning() || spec_.measure_end || !spec_.observed.empty() ||
       spec_.relax.forward_update)
     return false;
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {

@@ -41,38 +41,42 @@ class Matrices {
   std::list<std::vector<std::byte>> memory_;
 };
 
-/// What a block does with a task, one entry at a time, by the words of settle_tiles.h.
-class Blocks {
+/// What groups of threads do with their tasks, one entry at a time, by the words of settle_tiles.h.
+class Groups {
  public:
-  Blocks(const SettleArgs& args, const tiles::Tiles& cut)
-      : args_(args), cut_(cut), counters_(index(cut.counters), 0), next_(index(cut.blocks), 0) {
-    for (int block = 0; block < cut.blocks; ++block) {
-      auto& list = lists_.emplace_back();
+  Groups(const SettleArgs& args, const tiles::Tiles& cut)
+      : args_(args),
+        cut_(cut),
+        counters_(index(cut.counters), 0),
+        next_(index(cut.blocks * tiles::kGroups), 0),
+        lists_(index(cut.blocks * tiles::kGroups)) {
+    for (int group = 0; group < cut.blocks * tiles::kGroups; ++group) {
+      if (group % tiles::kGroups == 0) check_weights(group / tiles::kGroups);
       for (int t = 0; t < args.steps; ++t) {
         for (int round = 0; round < 2; ++round) {
-          for (int i = cut.begins[index(round * cut.blocks + block)];
-               i < cut.begins[index(round * cut.blocks + block + 1)]; ++i) {
-            if (t >= job(cut.tasks[index(i)]).from) list.push_back({cut.tasks[index(i)], t});
+          const auto [begin, end] = tasks_of(round, group);
+          for (int i = begin; i < end; ++i) {
+            if (t >= job(cut.tasks[index(i)]).from) lists_[index(group)].push_back({cut.tasks[index(i)], t});
           }
         }
       }
     }
   }
 
-  /// Some block's next task that waits for nothing; false: none is left. Fails where all wait.
+  /// Some group's next task that waits for nothing; false: none is left. Fails where all wait.
   bool run_one(Dice& dice) {
     std::vector<int> able;
     bool left = false;
-    for (int block = 0; block < cut_.blocks; ++block) {
-      if (next_[index(block)] == lists_[index(block)].size()) continue;
+    for (int group = 0; group < cut_.blocks * tiles::kGroups; ++group) {
+      if (next_[index(group)] == lists_[index(group)].size()) continue;
       left = true;
-      const auto& [task, t] = lists_[index(block)][next_[index(block)]];
-      if (ready(task, t)) able.push_back(block);
+      const auto& [task, t] = lists_[index(group)][next_[index(group)]];
+      if (ready(task, t)) able.push_back(group);
     }
     if (!left) return false;
     REQUIRE(!able.empty());
-    const int block = dice.pick(able);
-    const auto& [task, t] = lists_[index(block)][next_[index(block)]++];
+    const int group = dice.pick(able);
+    const auto& [task, t] = lists_[index(group)][next_[index(group)]++];
     run(task, t);
     ++counters_[index(job(task).counter + task.row)];
     return true;
@@ -80,6 +84,36 @@ class Blocks {
 
  private:
   [[nodiscard]] const tiles::Job& job(const tiles::Task& task) const { return cut_.jobs[index(task.job)]; }
+  [[nodiscard]] std::pair<int, int> tasks_of(int round, int group) const {
+    const std::size_t at = index(round * cut_.blocks * tiles::kGroups + group);
+    return {cut_.begins[at], cut_.begins[at + 1]};
+  }
+
+  /// Each task of a block finds its weights there, and no two jobs' lie in one place.
+  void check_weights(int block) const {
+    std::vector<int> of(index(cut_.squares), -1);
+    for (int i = cut_.kept_begins[index(block)]; i < cut_.kept_begins[index(block + 1)]; ++i) {
+      const tiles::Kept& kept = cut_.kept[index(i)];
+      const tiles::Job& j = cut_.jobs[index(kept.job)];
+      int at = kept.at;
+      for (int p = j.products; p < j.products_end; ++p) {
+        for (int chunk = 0; chunk < cut_.products[index(p)].chunks; ++chunk) {
+          REQUIRE(at < cut_.squares);
+          CHECK(std::exchange(of[index(at++)], i) == -1);
+        }
+      }
+    }
+    for (int part = 0; part < 2 * tiles::kGroups; ++part) {
+      const auto [begin, end] = tasks_of(part / tiles::kGroups, block * tiles::kGroups + part % tiles::kGroups);
+      for (int i = begin; i < end; ++i) {
+        const tiles::Task& task = cut_.tasks[index(i)];
+        if (job(task).products == job(task).products_end) continue;
+        REQUIRE((task.at < cut_.squares && of[index(task.at)] >= 0));
+        const tiles::Kept& kept = cut_.kept[index(of[index(task.at)])];
+        CHECK((kept.job == task.job && kept.col == task.col && kept.at == task.at));
+      }
+    }
+  }
 
   [[nodiscard]] bool ready(const tiles::Task& task, int t) const {
     for (int i = job(task).waits; i < job(task).waits_end; ++i) {
@@ -91,9 +125,9 @@ class Blocks {
 
   void run(const tiles::Task& task, int t) {
     const tiles::Job& j = job(task);
-    for (std::int64_t r = task.row * tiles::kSide;
-         r < std::min<std::int64_t>(args_.rows(), (task.row + 1) * tiles::kSide); ++r) {
-      for (std::int64_t c = task.col * tiles::kSide; c < std::min<std::int64_t>(j.n, (task.col + 1) * tiles::kSide);
+    for (std::int64_t r = task.row * tiles::kRows;
+         r < std::min<std::int64_t>(args_.rows(), (task.row + 1) * tiles::kRows); ++r) {
+      for (std::int64_t c = task.col * tiles::kCols; c < std::min<std::int64_t>(j.n, (task.col + 1) * tiles::kCols);
            ++c) {
         entry(j, t, r, c);
       }
@@ -105,10 +139,11 @@ class Blocks {
     for (int i = j.products; i < j.products_end; ++i) {
       const tiles::Product& product = cut_.products[index(i)];
       if (t < product.from) continue;
-      const View &left = cut_.operands[index(product.left)], &right = cut_.operands[index(product.right)];
-      for (std::int64_t k = 0; k < left.cols(); ++k) {
-        z += double(kernels::widened(left, r, k)) *
-             double(j.back != 0 ? kernels::widened(right, k, c) : kernels::widened(right, c, k));
+      const View& values = cut_.operands[index(product.values)].view;
+      const View& weights = cut_.operands[index(product.weights)].view;
+      for (std::int64_t k = 0; k < values.cols(); ++k) {
+        z += double(kernels::widened(values, r, k)) *
+             double(j.back != 0 ? kernels::widened(weights, k, c) : kernels::widened(weights, c, k));
       }
     }
     return z;
@@ -152,6 +187,9 @@ class Blocks {
   std::vector<std::size_t> next_;
   std::vector<std::vector<std::pair<tiles::Task, int>>> lists_;
 };
+
+/// Whose memory is large enough for any of these networks, however few blocks there are.
+constexpr tiles::Machine kMachine{12, std::size_t{16} << 20};
 
 /// A network of dense edges and identities, cycles included, such as can be cut.
 SettleArgs random_network(Dice& dice, Matrices& memory, const View& overflow) {
@@ -205,7 +243,7 @@ SettleArgs random_network(Dice& dice, Matrices& memory, const View& overflow) {
       edge.z = memory.make(rows, out);
     }
     args.edges.add(edge);
-    if (!kernels::why_not_tiled(args).empty()) {
+    if (!kernels::why_not_tiled(args, kMachine).empty()) {
       args.edges.items.pop_back();
       --args.edges.count;
     }
@@ -237,7 +275,7 @@ std::map<std::string, std::vector<double>> left_by(const SettleArgs& args) {
 
 }  // namespace
 
-TEST_CASE("settle, cut into tiles: in whatever order blocks get on, what one sample after the other gives") {
+TEST_CASE("settle, cut into tiles: in whatever order groups get on, what one sample after the other gives") {
   int products = 0;
   double worst = 0;
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
@@ -261,10 +299,10 @@ TEST_CASE("settle, cut into tiles: in whatever order blocks get on, what one sam
       for (std::int64_t r = 0; r < node.dx.rows() && !node.dx.empty(); ++r)
         std::fill_n(node.dx.row<float>(r), node.dx.cols(), std::nanf(""));
     }
-    const tiles::Tiles cut = tiles::cut(args, 1 + dice.below(12));
+    const tiles::Tiles cut = tiles::cut(args, {1 + dice.below(kMachine.blocks), kMachine.memory});
     products += static_cast<int>(cut.products.size());
-    Blocks blocks(args, cut);
-    while (blocks.run_one(dice)) {
+    Groups groups(args, cut);
+    while (groups.run_one(dice)) {
     }
     for (const auto& [name, values] : left_by(args)) {
       CAPTURE(name);
@@ -276,6 +314,30 @@ TEST_CASE("settle, cut into tiles: in whatever order blocks get on, what one sam
   }
   CHECK(products > 120);
   MESSAGE("worst relative difference ", worst);
+}
+
+TEST_CASE("settle, cut into tiles: rows are shared out so that weights fit, or it is told that they do not") {
+  Matrices memory(1);
+  double overflow = 0;
+  SettleArgs args{.steps = 3, .overflow = {.data = &overflow, .shape = {}, .dtype = DType::f64}};
+  constexpr std::int64_t kRows = 128, kWidth = 160;  // 2 tiles of samples, 5 of entries, 2 chunks of terms
+  for (int v = 0; v < 2; ++v) args.nodes.add({.x = memory.make(kRows, kWidth), .dx = memory.make(kRows, kWidth)});
+  args.predictions.add({.node = 1, .start = memory.make(kRows, kWidth)});
+  args.edges.add({.source = 0, .prediction = 0, .w = memory.make(kWidth, kWidth, DType::f16)});
+  std::vector<std::byte> scratch(kernels::settle_scratch(args));
+  args.scratch = {.data = scratch.data(), .shape = {static_cast<std::int64_t>(scratch.size())}, .dtype = DType::u8};
+  const auto made = [&](int blocks) { return tiles::cut(args, {blocks, std::size_t{200} << 10}); };
+  // Round 0: ten tiles of two squares each; round 1: ten of x0 with as many, and ten of x1 without.
+  const tiles::Tiles many = made(40), few = made(3);
+  CHECK((many.blocks == 30 && many.groups == 1 && many.squares == 2));
+  CHECK((few.blocks == 3 && few.groups == 2 && few.squares == 8));
+  CHECK(few.kept.size() == 15);  // of each job each column once, for both of its tiles
+  const std::size_t needed = few.list_bytes() + 2 * 3 * tiles::kStage + 8 * tiles::kSquare;
+  CHECK(kernels::why_not_tiled(args, {3, needed}).empty());
+  CHECK(contains(kernels::why_not_tiled(args, {3, needed - 1}), "do not fit"));
+  args.scratch = {};  // as before there is any
+  CHECK(kernels::why_not_tiled(args, {3, needed}).empty());
+  CHECK(contains(kernels::why_not_tiled(args, {3, needed - 1}), "do not fit"));
 }
 
 TEST_CASE("settle: errors travel one edge a step") {
