@@ -130,7 +130,7 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   }
   regime_ = Regime::warps;
   if (!settles_errors()) args = moving;
-  args.warps = asked == Regime::warps && kernels::settle_by_warps(exec_, args);
+  args.warps = asked != Regime::sliced && kernels::settle_by_warps(exec_, args);
   if (!args.warps) {
     if (asked == Regime::warps) {
       return refuse("products are not of float16 or bfloat16, or edges are of kinds that warps do not do");

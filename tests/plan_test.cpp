@@ -767,6 +767,21 @@ TEST_CASE(
   MESSAGE("worst relative difference ", worst, ", of ", cut, " networks");
 }
 
+TEST_CASE("regime auto: on a GPU a small network goes by warps or slices, a large one call by call") {
+  const bool gpu = test_exec().device != Device::cpu;
+  if (!gpu) MESSAGE("there is no GPU: all go call by call");
+  const auto chosen = [&](const std::vector<std::int64_t>& widths, DType operands) {
+    const Problem problem = clamped_mlp(widths, 70, 5, "tanh");
+    PlanSpec spec = plan_for(problem, 3);
+    spec.operands = operands;
+    Run run(problem, spec, DType::f32);
+    return run.trainer.plan(problem.batch).regime();
+  };
+  CHECK(chosen({8, 16, 16, 4}, DType::f16) == (gpu ? Regime::warps : Regime::library));
+  CHECK(chosen({8, 16, 16, 4}, DType::f32) == (gpu ? Regime::sliced : Regime::library));
+  CHECK(chosen({8, 600, 600, 4}, DType::f16) == Regime::library);
+}
+
 TEST_CASE("regime sliced is refused with a reason, and chosen nowhere by itself on the CPU") {
   Problem problem = clamped_mlp({3, 4, 2}, 2, 1);
   PlanSpec spec = plan_for(problem, 3);
