@@ -30,8 +30,8 @@ struct Difference {
 };
 
 Difference difference(const std::vector<double>& gradient, const std::vector<double>& reference);
-/// The same of a parameter whose reference is zero, which has no size of its own: in units of a whole gradient's norm
-/// and largest entry. There is no angle; the cosine is 1.
+/// The same of a parameter whose reference is taken for zero, which has no size of its own: in units of a whole
+/// gradient's norm and largest entry. There is no angle; the cosine is 1.
 Difference difference_from_zero(const std::vector<double>& gradient, const Tensors& whole);
 /// Over all parameters together, as one long vector.
 Difference total_difference(const Tensors& gradients, const Tensors& reference);
@@ -60,7 +60,7 @@ struct Settling {
 struct Compared {
   std::string parameter;
   Difference difference;
-  bool zero = false;  // the reference is exactly zero
+  bool zero = false;  // the reference is zero, or would be but for rounding
 };
 
 struct Measured {
@@ -80,8 +80,12 @@ struct Measured {
   [[nodiscard]] bool failed() const { return compared && exact && !passed(); }
 };
 
-/// Fills in the parameters and the worst of them. Throws where a parameter is missing on one side.
-void compare(Measured& measured, const Tensors& gradients, const Tensors& reference);
+/// Fills in the parameters and the worst of them. What is zero but for rounding (of a bias before a batch_norm, say) is
+/// seen in `exact`, the reference in float64. Throws where a parameter is missing on one side.
+void compare(Measured& measured, const Tensors& gradients, const Tensors& reference, const Tensors& exact);
+inline void compare(Measured& measured, const Tensors& gradients, const Tensors& reference) {
+  compare(measured, gradients, reference, reference);
+}
 
 /// How much of backprop's gradient the parameters of one level get.
 struct LevelShare {

@@ -256,7 +256,7 @@ Panel panel_of(const Law& law) { return law.expected_slope ? power_panel(law) : 
 constexpr const char* kColumns = "{:<18} {:<8} {:>14} {:>15} {:>13}  {:<34} {}\n";
 
 /// Of a parameter that backprop leaves alone: its error is measured in units of the whole gradient.
-constexpr const char* kZero = "backprop's is zero";
+constexpr const char* kZero = "backprop's is zero";  // or would be but for rounding
 
 std::string text_of(double error) { return fmt::format("{:.2e}", error); }
 /// Enough digits to tell a cosine from 1.

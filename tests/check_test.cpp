@@ -136,6 +136,17 @@ TEST_CASE("compare: keeps the worst of each number, and a wrong gradient fails")
   CHECK(beside_zero.worst.cosine == 1);
   CHECK(beside_zero.parameters[2].zero);
   CHECK_FALSE(beside_zero.parameters[1].zero);
+  // So they are where there is nothing but rounding, seen in float64; what is merely small is measured by itself.
+  Measured beside_noise{.exact = true, .tolerance = 1e-10}, beside_small = beside_noise;
+  const Tensors noise = {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {1e-14}}},
+                in_float = {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {3e-7}}},
+                small = {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {1e-12}}};
+  compare(beside_noise, {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {-2e-7}}}, in_float, noise);
+  CHECK(beside_noise.parameters[2].zero);
+  CHECK(beside_noise.worst.relative == Approx(2e-7 / std::sqrt(101.0)).epsilon(1e-6));
+  compare(beside_small, {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {2e-12}}}, small);
+  CHECK_FALSE(beside_small.parameters[2].zero);
+  CHECK(beside_small.worst.relative == Approx(1));
   Measured nothing{.exact = true, .tolerance = 1e-10};
   compare(nothing, {{"a", {1e-30}}}, {{"a", {0}}});
   CHECK(nothing.failed());
