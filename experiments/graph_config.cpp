@@ -74,7 +74,7 @@ EnergySpec read_energy(Fields& fields) {
       const std::string name = fields.name_of("precision");
       Fields learned(*node, name);
       learned.require("learn", spec.learn_precision).read_in("learn", spec.learn_precision, 1e-12, 1);
-      learned.read_positive("start", spec.precision[0]).done();
+      learned.read_positive("start", spec.precision[0]).read_positive("most", spec.most_precision).done();
     } else if (node->is_list()) {
       read_value(*node, fields.name_of("precision"), spec.precision);
     } else {

@@ -126,6 +126,9 @@ PredictionId Graph::add_prediction(NodeId node, const std::string& name, const E
     }
     for (const double p : spec.precision) {
       if (!(p > 0)) fail_at(place, "prediction " + full + ": a precision that is learned begins above 0");
+      if (spec.most_precision > 0 && !(p <= spec.most_precision)) {
+        fail_at(place, "prediction " + full + ": a precision that is learned begins at most as large as it may become");
+      }
     }
   }
   predictions_.push_back({full, node, spec, {}});

@@ -29,6 +29,9 @@ struct EnergySpec {
   /// descent on 1/2 sum (p e^2 - log p); Friston 2005, "A theory of cortical responses", has the same optimum).
   /// Energies leave the logarithms out. Gaussian only, and only where a relaxation settles.
   double learn_precision = 0;
+  /// Those that are learned stay below; 0: below 1e6. Settled errors of hidden nodes are small, so their precisions
+  /// grow, and relaxation needs ever smaller steps: rate: auto finds them for precisions as large as this.
+  double most_precision = 0;
 };
 
 struct NodeSpec {

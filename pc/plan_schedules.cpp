@@ -437,9 +437,12 @@ void PlanBuilder::update() {
 
 void PlanBuilder::learn_precisions() {
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
-    const double rate = graph_.prediction(p).spec.learn_precision;
-    if (rate == 0 || state(p).zero) continue;
-    kernels::learn_precision(exec_, {.delta = delta(p), .precisions = network_.precisions(p), .rate = rate});
+    const EnergySpec& spec = graph_.prediction(p).spec;
+    if (spec.learn_precision == 0 || state(p).zero) continue;
+    kernels::LearnPrecisionArgs args{
+        .delta = delta(p), .precisions = network_.precisions(p), .rate = spec.learn_precision};
+    if (spec.most_precision > 0) args.least = 1 / spec.most_precision;
+    kernels::learn_precision(exec_, args);
     state(p).error.clear();  // it was made with the old ones
   }
 }

@@ -134,7 +134,8 @@ double step_bound(Network& network, const Schedule& schedule, const std::vector<
              "; give a rate instead of auto");
     const std::vector<double> now =
         spec.learn_precision > 0 ? network.arena().read(network.precisions(p)) : spec.precision;
-    double precision = *std::max_element(now.begin(), now.end());
+    // They grow until the bound is looked for again.
+    double precision = std::max(spec.most_precision, *std::max_element(now.begin(), now.end()));
     if (schedule.free_output) precision += std::max(precision, 1.0);
     std::vector<double>& row = norms[static_cast<std::size_t>(p)];
     const NodeId node = graph.prediction(p).node;

@@ -1,5 +1,6 @@
 #include "pc/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -89,8 +90,13 @@ void Trainer::check_energies(const std::string& where, double growth) const {
   for (std::size_t p = 0; p < sums.end.size(); ++p) {
     if (sums.end[p] - sums.start[p] > sums.end[worst] - sums.start[worst]) worst = p;
   }
+  const auto& predictions = network_.graph().predictions();
+  const bool learned = std::any_of(predictions.begin(), predictions.end(), [](const Prediction& p) {
+    return p.spec.learn_precision > 0 && p.spec.most_precision == 0;
+  });
   fail_run("diverged", where, ": relaxation raised the energy from ", sums.total_start(), " to ", sums.total_end(),
-           ", most of all at node ", network_.graph().predictions()[worst].name, kAdvice);
+           ", most of all at node ", predictions[worst].name,
+           learned ? "; precisions that are learned grow where errors are small: give them a most" : "", kAdvice);
 }
 
 }  // namespace pc

@@ -399,7 +399,18 @@ TEST_CASE("learned precisions: they go to the inverse mean squares of the errors
   const Values settled = read(run.network, run.network.precisions(0));
   for (std::size_t i = 0; i < 3; ++i) CHECK(settled[i] * mean_square[i] == doctest::Approx(1).epsilon(1e-10));
 
+  problem.nodes[0].energy.precision = {0.5};
+  problem.nodes[0].energy.most_precision = 3;
+  Run bounded(problem, spec, DType::f64, 1, {WeightInit::Kind::zeros});
+  for (int step = 0; step < 80; ++step) bounded.step();
+  const Values below = read(bounded.network, bounded.network.precisions(0));
+  CHECK(below[0] == doctest::Approx(3));  // its errors ask for about 100
+  for (std::size_t i = 1; i < 3; ++i) CHECK(below[i] == doctest::Approx(settled[i]));
+  problem.nodes[0].energy.precision = {4};
+  CHECK(contains(error_of([&] { static_cast<void>(problem.graph()); }), "at most as large as it may become"));
+
   spec.schedule = &find_schedule("zil");
+  problem.nodes[0].energy = {&gaussian, {2.0}, 0.3};
   CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "learned from settled errors, which zil does not have"));
   problem.nodes[0].energy.energy = &laplace;
   CHECK(contains(error_of([&] { static_cast<void>(problem.graph()); }), "only a gaussian's precision"));
