@@ -385,8 +385,7 @@ Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& t
   Settled settled;
   const bool fills = read != said.node && said.known.size() > 0;
   for (int i = 0; i < repeat; ++i) {
-    std::vector<Said> all = asked_for();
-    all.push_back(shown);
+    std::vector<Said> all = asked_beside({shown}, read);
     if (fills) all.back().known = {};
     Settled next = settle(all, read, i + 1 == repeat ? truth : Truth{});
     next.energy.insert(next.energy.begin(), settled.energy.begin(), settled.energy.end());
@@ -480,6 +479,21 @@ std::vector<Query::Said> Query::asked_for() {
   return all;
 }
 
+/// The same beside what the task says itself, which is the question: no option may say otherwise, or give the answer.
+std::vector<Query::Said> Query::asked_beside(const std::vector<Said>& own, NodeId read) {
+  std::vector<Said> all = asked_for();
+  for (const Said& s : all) {
+    const std::string& name = network_->graph().node(s.node).name;
+    const bool taken = std::any_of(own.begin(), own.end(), [&](const Said& o) { return o.node == s.node; });
+    PC_CHECK(!taken && !(s.node == read && s.clamped), "query", "the task ", options_.task,
+             taken ? " sets the node " : " reads the node ", name, taken ? " itself" : ", which must be free",
+             "; take out what --clamp, --start or --intervene say of ", name,
+             ", or leave out the task: everything is then as the options say");
+  }
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
+}
+
 // --- tasks ---
 
 void Query::add_settled(QueryResult& result, const Settled& settled) const {
@@ -517,9 +531,7 @@ QueryResult Query::classify() {
   const std::int64_t count =
       std::min({options_.count > 0 ? options_.count : kChunk, from.count - options_.first, kChunk});
   const Rows images = examples(from, options_.first, count);
-  std::vector<Said> said = asked_for();
-  said.push_back({image_, images, {}, true});
-  const Settled settled = settle(said, label_);
+  const Settled settled = settle(asked_beside({{image_, images, {}, true}}, label_), label_);
   QueryResult result{.task = "classify", .about = "image clamped, label free"};
   result.measured = {{"label_accuracy", label_accuracy(labels(from, options_.first, count))}};
   result.strips = {{"image", images}};
@@ -549,9 +561,8 @@ QueryResult Query::generate() {
   const std::int64_t classes = feed_.classes(), each = std::max<std::int64_t>(options_.count, 1);
   std::vector<std::int64_t> wanted;
   for (std::int64_t i = 0; i < classes * each; ++i) wanted.push_back(i % classes);
-  std::vector<Said> said = asked_for();
-  said.push_back({label, one_hot(wanted, network_->graph().node(label).shape.count(), config_.classify), {}, true});
-  const Settled settled = settle(said, image_);
+  const Rows rows = one_hot(wanted, network_->graph().node(label).shape.count(), config_.classify);
+  const Settled settled = settle(asked_beside({{label, rows, {}, true}}, image_), image_);
   const Eigen::MatrixXd means = class_means();
   std::int64_t agree = 0;
   double distance = 0;
@@ -582,15 +593,17 @@ QueryResult Query::complete() {
   if (!options_.hide.empty()) known = 1 - known.array();
   const Eigen::RowVectorXd mean = class_means().bottomRows(1);
   const Rows means = mean.replicate(count, 1);
-  std::vector<Said> said = asked_for();
-  said.push_back({image_, originals, known, true});
-  if (options_.with_label) said.push_back({need_label(), labels(from, options_.first, count), {}, true});
+  std::vector<Said> own = {{image_, originals, known, true}};
+  if (options_.with_label) own.push_back({need_label(), labels(from, options_.first, count), {}, true});
+  const std::vector<Said> said = asked_beside(own, image_);
   const Truth truth{originals, 1 - known.array()};
   const Settled settled = settle(said, image_, truth);
   QueryResult result{.task = "complete", .about = "a part of the image clamped, the rest free; errors over the rest"};
   result.measured = {{"error", errors(settled.answer, truth).mean()},
                      {"error_of_mean_image", errors(means, truth).mean()}};
-  if (label_ >= 0 && !options_.with_label && count <= kChunk) {
+  const bool label_given =
+      std::any_of(said.begin(), said.end(), [&](const Said& s) { return s.node == label_ && s.clamped; });
+  if (label_ >= 0 && !label_given && count <= kChunk) {
     result.measured.push_back({"label_accuracy", label_accuracy(labels(from, options_.first, count))});
   }
   const Rows query = (known.array() != 0).select(originals, shift_.transpose().replicate(count, 1));
@@ -609,19 +622,14 @@ QueryResult Query::denoise() {
   const Rows originals = examples(from, options_.first, count);
   const double variance = options_.noise.value_or(0.1);
   const Rows query = noisy(originals, variance);
-  std::vector<Said> said = asked_for();
-  if (options_.by == "start") {
-    said.push_back({image_, query, {}, false});
-  } else {
-    const NodeId seen = network_->graph().find(network_->graph().node(image_).name + ".seen");
-    said.push_back({seen, query, {}, true});
-  }
+  const bool starts = options_.by == "start";
+  const NodeId noisy_node = starts ? image_ : network_->graph().find(network_->graph().node(image_).name + ".seen");
   const Truth truth{originals, {}};
-  const Settled settled = settle(said, image_, truth);
+  const Settled settled = settle(asked_beside({{noisy_node, query, {}, !starts}}, image_), image_, truth);
   const Rows means = class_means().bottomRows(1).replicate(count, 1);
   QueryResult result{.task = "denoise",
-                     .about = options_.by == "start" ? "starts from the noisy image, and everything is free"
-                                                     : "the noisy image is clamped, and predicted by the image"};
+                     .about = starts ? "starts from the noisy image, and everything is free"
+                                     : "the noisy image is clamped, and predicted by the image"};
   result.measured = {{"error", errors(settled.answer, truth).mean()},
                      {"error_of_query", errors(query, truth).mean()},
                      {"error_of_mean_image", errors(means, truth).mean()}};
@@ -888,6 +896,16 @@ void Query::check(const QueryOptions& options) {
     }
     fail("query", "the task ", options.task, " does not heed ", option.name, ", which goes with ", joined(option.tasks),
          option.more, "; take it out, or name a task that it goes with");
+  }
+  Names nodes;
+  for (const Names* list : {&options.clamp, &options.start, &options.intervene}) {
+    for (const std::string& text : *list) {
+      const std::string node = text.substr(0, text.find('='));
+      PC_CHECK(std::find(nodes.begin(), nodes.end(), node) == nodes.end(), "query", "the node ", node,
+               " is given twice by --clamp, --start or --intervene; keep one of them (index:N-M and class:N-M ask ",
+               "about several values)");
+      nodes.push_back(node);
+    }
   }
   PC_CHECK(!options.precision || options.by == "precision", "query",
            "--precision says how well the image is seen; add --by precision, or take it out");

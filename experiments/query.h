@@ -83,6 +83,7 @@ class Query {
   Settled settle_best(const Said& said, NodeId read, const Truth& truth, int repeat);
   [[nodiscard]] Rows read_node(NodeId node, std::int64_t count);
   [[nodiscard]] std::vector<Said> asked_for();
+  [[nodiscard]] std::vector<Said> asked_beside(const std::vector<Said>& own, NodeId read);
   [[nodiscard]] Said parse(const std::string& text, bool clamped);
   [[nodiscard]] Rows values_of(const std::string& what, NodeId node);
 

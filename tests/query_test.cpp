@@ -547,6 +547,22 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--starts", "2"}, "which goes with recall");
     fails({"complet", "--starts", "2"}, "did you mean \"complete\"");
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
+    // A node is given once: by the task, which is the question, or by an option.
+    fails({"classify", "--clamp", "image=value:0"}, "the task classify sets the node image itself; take out what");
+    fails({"classify", "--intervene", "image=value:0"}, "sets the node image itself");
+    fails({"classify", "--clamp", "label=class:1"}, "the task classify reads the node label, which must be free");
+    fails({"generate", "--clamp", "label=class:3"}, "the task generate sets the node label itself");
+    fails({"complete", "--start", "image=value:0"}, "the task complete sets the node image itself");
+    fails({"complete", "--with-label", "--clamp", "label=class:3"}, "sets the node label itself");
+    fails({"denoise", "--clamp", "image=value:0"}, "the task denoise sets the node image itself");
+    fails({"denoise", "--by", "precision", "--clamp", "image=value:0"}, "reads the node image");
+    fails({"recall", "--clamp", "image=value:0"}, "the task recall sets the node image itself");
+    fails({"--clamp", "label=class:3", "--clamp", "label=class:4"}, "the node label is given twice");
+    fails({"--clamp", "label=class:3", "--start", "label=class:4"}, "the node label is given twice");
+    fails({"--start", "hidden=value:0", "--intervene", "hidden=value:1"}, "the node hidden is given twice");
+    // Beside them the options hold: what says the label is not asked for it.
+    CHECK(query({"complete"})["measured"].contains("label_accuracy"));
+    CHECK(!query({"complete", "--clamp", "label=class:3"})["measured"].contains("label_accuracy"));
   }
 }
 
