@@ -19,6 +19,7 @@ using Eigen::VectorXd;
 using Names = std::vector<std::string>;
 
 constexpr std::int64_t kChunk = 1024;  // samples that settle at once, at most
+constexpr std::int64_t kSmall = 32;    // entries of a node whose values are shown whatever is asked
 
 View host_view(Rows& rows) { return {.data = rows.data(), .shape = {rows.rows(), rows.cols()}, .dtype = DType::f64}; }
 
@@ -142,7 +143,7 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
              const ExecContext& where)
     : config_(config),
       options_(options),
-      feed_(Exec{}, load_data(config.data.request), once(config.data), config.seed),
+      feed_(Exec{}, load_data(config.data.request), once(config.data), config.seed, sequence_length(config)),
       threads_(thread_count(config)) {
   const DataSet data = load_data(config.data.request);
   shape_ = data.train.shape;
@@ -209,7 +210,7 @@ Rows Query::examples(const Part& part, std::int64_t first, std::int64_t count) c
 }
 
 Rows Query::labels(const Part& part, std::int64_t first, std::int64_t count) const {
-  Rows rows(count, feed_.classes());
+  Rows rows(count, feed_.label_size());
   feed_.rewind(part, first);
   Rows unused(count, feed_.size());
   feed_.record_input(Exec{}, part, host_view(unused));
@@ -430,7 +431,8 @@ Rows Query::values_of(const std::string& what, NodeId id) {
     return examples(from, list.front(), std::ssize(list));
   }
   if (kind == "class") {
-    PC_CHECK(id == label_, "query", "class:N says something of the node of the labels, not of ", node.name);
+    PC_CHECK(id == label_ && !config_.next_token, "query",
+             "class:N says something of a node that holds one label, not of ", node.name);
     return one_hot(rest == "all" ? range("0-" + std::to_string(width - 1), "class") : range(rest, "class"), width,
                    config_.classify);
   }
@@ -504,7 +506,6 @@ void Query::add_settled(QueryResult& result, const Settled& settled) const {
 
 /// What the small nodes hold now; of the label also which class it is.
 void Query::add_answers(QueryResult& result, std::int64_t count) {
-  constexpr std::int64_t kSmall = 32;
   for (NodeId v = 0; v < network_->graph().node_count(); ++v) {
     if (network_->graph().node(v).shape.count() > kSmall || count > kChunk) continue;
     result.values.push_back({network_->graph().node(v).name, read_node(v, count)});
@@ -540,18 +541,30 @@ QueryResult Query::classify() {
   return result;
 }
 
+/// The image; the label where the image is clamped and nothing predicts it.
+NodeId Query::asked_of(const std::vector<Said>& said) const {
+  const bool given =
+      std::any_of(said.begin(), said.end(), [&](const Said& s) { return s.node == image_ && s.clamped; });
+  return given && label_ >= 0 && network_->graph().node(image_).predictions.empty() ? label_ : image_;
+}
+
 /// Whatever the options say is given; everything else settles.
 QueryResult Query::ask_freely() {
   const std::vector<Said> said = asked_for();
   PC_CHECK(!said.empty(), "query", "nothing is said; give --clamp, --start or --intervene NODE=WHAT, or name a task");
-  const Settled settled = settle(said, image_);
+  const NodeId read = asked_of(said);
+  const Settled settled = settle(said, read);
   QueryResult result{.task = "ask", .about = "what is given stays, everything else settles"};
   for (const Said& s : said) {
     if (s.node == image_) result.strips.push_back({s.clamped ? "clamped" : "start", s.values});
   }
-  result.strips.push_back({"answer", settled.answer});
   add_settled(result, settled);
   add_answers(result, settled.answer.rows());
+  if (read == image_ || !draws()) {
+    result.strips.push_back({"answer", settled.answer});
+  } else if (settled.answer.cols() > kSmall) {
+    result.values.push_back({network_->graph().node(read).name, settled.answer});
+  }
   return result;
 }
 
@@ -854,8 +867,12 @@ const Query::Task& Query::find_task(const std::string& name) {
   fail("query", "there is no task \"", name, "\"", did_you_mean(name, known));
 }
 
-void Query::check(const QueryOptions& options) {
+void Query::check(const QueryOptions& options, const Config& config) {
   static_cast<void>(find_task(options.task));
+  PC_CHECK(!config.next_token || options.task == "ask", "query", "the task ", options.task,
+           " makes no sense for a run that has learned a text (next_token); ask it what follows one: pc query RUN ",
+           "--clamp ", config.classify.input, "=index:0, where ", config.classify.target,
+           " answers; pc eval measures it");
   const bool says = !options.clamp.empty() || !options.start.empty() || !options.intervene.empty();
   const struct {
     const char* name;

@@ -43,8 +43,8 @@ class Query {
   Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
         const ExecContext& where);
 
-  /// Throws where there is no such task, or an option says nothing to it.
-  static void check(const QueryOptions& options);
+  /// Throws where there is no such task, it makes no sense for the run, or an option says nothing to it.
+  static void check(const QueryOptions& options, const Config& config);
 
   QueryResult run();
 
@@ -112,6 +112,7 @@ class Query {
   [[nodiscard]] NodeId image() const { return image_; }
   [[nodiscard]] NodeId need_label() const;
   [[nodiscard]] NodeId answering() const;
+  [[nodiscard]] NodeId asked_of(const std::vector<Said>& said) const;
 
   const Config& config_;
   const QueryOptions& options_;

@@ -72,9 +72,9 @@ Json as_json(const QueryResult& result) {
 }  // namespace
 
 int query_command(const QueryOptions& options, const Common& common) {
-  Query::check(options);
   const Config config = read_config(saved_config(options.run, "query"), options.overrides);
   require_data_task(config, "query");
+  Query::check(options, config);
   const fs::path from = trained_weights(options.run, config.learn.select_best);
   const fs::path stem = options.out.empty() ? options.run / ("query-" + options.task) : options.out;
   const ExecContext where(config.device);

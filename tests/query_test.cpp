@@ -7,6 +7,7 @@
 #include "experiments/hopfield.h"
 #include "experiments/png.h"
 #include "graphs/transform.h"
+#include "pc/h5.h"
 #include "pc/levels.h"
 #include "tests/networks.h"
 #include "tests/program.h"
@@ -564,6 +565,38 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     CHECK(query({"complete"})["measured"].contains("label_accuracy"));
     CHECK(!query({"complete", "--clamp", "label=class:3"})["measured"].contains("label_accuracy"));
   }
+}
+
+TEST_CASE("pc query: a text is asked what follows, and nothing else") {
+  const Scratch scratch;
+  const fs::path config = scratch / "text.yaml", run = scratch / "run", text = scratch / "text.txt";
+  {
+    std::ofstream file(text);
+    for (int line = 0; line < 60; ++line) file << "abcdefghijklmnopqrstuvwxyz\n";
+  }
+  std::ofstream(config) << "name: text\ndevice: cpu\nthreads: 1\n"
+                        << "data: {set: text, file: " << text.string() << ", batch: 20, validation: 0.1}\n"
+                        << "graph: {transformer: {context: 8, entries: 27, width: 16, heads: 2, layers: 1}}\n"
+                           "task: {next_token: {sample: 0}}\nrelax: {schedule: zil}\n"
+                           "learn: {epochs: 20, optimizer: {adam: {rate: 0.01}}}\nsave: {trace: false}\n";
+  REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
+  for (const char* task :
+       {"classify", "generate", "complete", "denoise", "recall", "replay", "interpolate", "sample"}) {
+    CAPTURE(task);
+    const Result result = run_program(scratch, {"query", run, task});
+    CHECK(result.status == 2);
+    CHECK(has(result.err, "makes no sense for a run that has learned a text"));
+    CHECK(has(result.err, "--clamp tokens=index:0, where next answers"));
+  }
+  // Characters are numbered in the order of their bytes: the end of the line is 0, a is 1.
+  const Result result = run_program(scratch, {"query", run, "--clamp", "tokens=value:3,4,5,6,7,8,9,10", "--json"});
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  const H5Reader file(nlohmann::json::parse(result.out)["arrays"].get<std::string>());
+  const auto logits = file.read<float>("pictures/answer", {1, 8 * 27});
+  CHECK(std::max_element(logits.end() - 27, logits.end()) - (logits.end() - 27) == 11);
+  CHECK(run_program(scratch, {"query", run, "--clamp", "tokens=index:0-2"}).status == 0);
+  CHECK(run_program(scratch, {"query", run, "--clamp", "next=class:3"}).status == 2);
 }
 
 TEST_CASE("pc query: stored pictures and sequences come back") {
