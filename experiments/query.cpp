@@ -190,6 +190,14 @@ NodeId Query::answering() const {
   return copies ? network_->graph().find(config_.examples->target) : image_;
 }
 
+/// Throws where nothing tells what the image should be: its free entries would stay where they begin.
+void Query::need_cause() const {
+  const Node& node = network_->graph().node(image_);
+  PC_CHECK(!node.predictions.empty() || options_.with_label || !options_.clamp.empty(), "query", "nothing predicts ",
+           node.name, ", so that there is nothing to ", options_.task,
+           " it by; ask a run with an edge to it, or clamp what it predicts, by --clamp NODE=WHAT");
+}
+
 // --- data ---
 
 const Part& Query::part(const char* fallback) const {
@@ -267,6 +275,15 @@ Rows Query::known_part(const std::string& name, std::int64_t count) const {
                                         : 0U),
            "query", "random takes one number, as random:0.5, ",
            "rectangle four, as rectangle:7,7,14,14: top, left, height, width");
+  PC_CHECK(!random || (numbers[0] > 0 && numbers[0] < 1), "query", "random takes a share between 0 and 1, not ",
+           words[1]);
+  const auto inside = [](double begin, double length, std::int64_t all) {
+    return begin >= 0 && length >= 1 && begin + length <= double(all) && begin == std::floor(begin) &&
+           length == std::floor(length);
+  };
+  PC_CHECK(!rectangle || (inside(numbers[0], numbers[2], height) && inside(numbers[1], numbers[3], width)), "query",
+           "rectangle:", rectangle ? words[1] : "", " is not within an image of ", height, " x ", width,
+           " pixels; it takes whole numbers TOP,LEFT,HEIGHT,WIDTH");
   const auto is_known = [&](std::int64_t sample, std::int64_t pixel) {
     const auto y = double(pixel / width), x = double(pixel % width);
     const auto h = double(height), w = double(width);
@@ -286,6 +303,8 @@ Rows Query::known_part(const std::string& name, std::int64_t count) const {
   for (std::int64_t i = 0; i < count; ++i) {
     for (std::int64_t j = 0; j < feed_.size(); ++j) known(i, j) = is_known(i, j % (height * width)) ? 1 : 0;
   }
+  PC_CHECK(known.minCoeff() < known.maxCoeff(), "query", "the part ", name, " of ", height, " x ", width,
+           " entries is ", known.minCoeff() > 0 ? "all" : "none", " of them; choose another part");
   return known;
 }
 
@@ -387,6 +406,7 @@ Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& t
   const bool fills = read != said.node && said.known.size() > 0;
   for (int i = 0; i < repeat; ++i) {
     std::vector<Said> all = asked_beside({shown}, read);
+    if (read == image_) need_cause();
     if (fills) all.back().known = {};
     Settled next = settle(all, read, i + 1 == repeat ? truth : Truth{});
     next.energy.insert(next.energy.begin(), settled.energy.begin(), settled.energy.end());
@@ -609,6 +629,7 @@ QueryResult Query::complete() {
   std::vector<Said> own = {{image_, originals, known, true}};
   if (options_.with_label) own.push_back({need_label(), labels(from, options_.first, count), {}, true});
   const std::vector<Said> said = asked_beside(own, image_);
+  need_cause();
   const Truth truth{originals, 1 - known.array()};
   const Settled settled = settle(said, image_, truth);
   QueryResult result{.task = "complete", .about = "a part of the image clamped, the rest free; errors over the rest"};
@@ -638,7 +659,9 @@ QueryResult Query::denoise() {
   const bool starts = options_.by == "start";
   const NodeId noisy_node = starts ? image_ : network_->graph().find(network_->graph().node(image_).name + ".seen");
   const Truth truth{originals, {}};
-  const Settled settled = settle(asked_beside({{noisy_node, query, {}, !starts}}, image_), image_, truth);
+  const std::vector<Said> said = asked_beside({{noisy_node, query, {}, !starts}}, image_);
+  need_cause();
+  const Settled settled = settle(said, image_, truth);
   const Rows means = class_means().bottomRows(1).replicate(count, 1);
   QueryResult result{.task = "denoise",
                      .about = starts ? "starts from the noisy image, and everything is free"
@@ -669,8 +692,9 @@ QueryResult Query::recall() {
   if (options_.noise || options_.keep.empty()) {
     cues.push_back({"noise", options_.noise.value_or(0.2), options_.threshold.value_or(0.005)});
   }
-  const Names parts =
-      options_.keep.empty() ? (options_.noise ? Names{} : Names{"half", "quarter", "eighth"}) : Names{options_.keep};
+  const Names parts = !options_.keep.empty()       ? Names{options_.keep}
+                      : options_.noise || !draws() ? Names{}
+                                                   : Names{"half", "quarter", "eighth"};
   for (const std::string& name : parts) cues.push_back({name, -1, options_.threshold.value_or(0.001)});
   for (const Cue& cue : cues) {
     Said said{image_, stored, {}, true};

@@ -112,6 +112,7 @@ class Query {
   [[nodiscard]] NodeId image() const { return image_; }
   [[nodiscard]] NodeId need_label() const;
   [[nodiscard]] NodeId answering() const;
+  void need_cause() const;
   [[nodiscard]] NodeId asked_of(const std::vector<Said>& said) const;
 
   const Config& config_;

@@ -548,9 +548,21 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--starts", "2"}, "which goes with recall");
     fails({"complet", "--starts", "2"}, "did you mean \"complete\"");
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
+    // Parts lie within the image, and are neither nothing nor all of it.
+    fails({"complete", "--keep", "rectangle:7,7,40,40"}, "rectangle:7,7,40,40 is not within an image of 28 x 28");
+    fails({"complete", "--hide", "rectangle:40,40,3,3"}, "is not within an image");
+    fails({"complete", "--keep", "rectangle:-1,0,3,3"}, "is not within an image");
+    fails({"complete", "--keep", "rectangle:0,0,0,3"}, "is not within an image");
+    fails({"complete", "--keep", "rectangle:0.5,0,3,3"}, "whole numbers");
+    fails({"complete", "--keep", "rectangle:0,0,28,28"}, "is all of them");
+    fails({"complete", "--keep", "random:1.5"}, "a share between 0 and 1, not 1.5");
+    fails({"complete", "--hide", "random:0"}, "a share between 0 and 1, not 0");
+    query({"complete", "--hide", "rectangle:7,7,21,21", "--count", "2"});
     // A node is given once: by the task, which is the question, or by an option.
     fails({"classify", "--clamp", "image=value:0"}, "the task classify sets the node image itself; take out what");
     fails({"classify", "--intervene", "image=value:0"}, "sets the node image itself");
+    fails({"complete", "--intervene", "image=value:0"}, "sets the node image itself");
+    fails({"recall", "--intervene", "image=value:0"}, "sets the node image itself");
     fails({"classify", "--clamp", "label=class:1"}, "the task classify reads the node label, which must be free");
     fails({"generate", "--clamp", "label=class:3"}, "the task generate sets the node label itself");
     fails({"complete", "--start", "image=value:0"}, "the task complete sets the node image itself");
@@ -565,6 +577,33 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     CHECK(query({"complete"})["measured"].contains("label_accuracy"));
     CHECK(!query({"complete", "--clamp", "label=class:3"})["measured"].contains("label_accuracy"));
   }
+}
+
+TEST_CASE("pc query: where nothing predicts the image it is not asked for, and the label answers") {
+  const Scratch scratch;
+  const fs::path config = scratch / "one-way.yaml", run = scratch / "run";
+  std::ofstream(config) << "name: one-way\ndevice: cpu\nthreads: 1\n"
+                           "data: {set: glyphs, train: 200, test: 20, batch: 50}\n"
+                           "graph: {mlp: {widths: [784, 16, 10]}}\n"
+                           "relax: {schedule: zil}\nlearn: {epochs: 1}\nsave: {trace: false}\n";
+  REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
+  for (const std::vector<std::string>& task :
+       {std::vector<std::string>{"complete"}, {"denoise"}, {"denoise", "--by", "precision"}, {"recall"}}) {
+    std::vector<std::string> arguments = {"query", run.string()};
+    arguments.insert(arguments.end(), task.begin(), task.end());
+    const Result result = run_program(scratch, arguments);
+    CHECK(result.status == 2);
+    CHECK(has(result.err, "nothing predicts image, so that there is nothing to " + task[0] + " it by"));
+    // The label may be what tells.
+    if (task[0] != "recall") {
+      arguments.insert(arguments.end(), {"--clamp", "label=class:3"});
+      CHECK(run_program(scratch, arguments).status == 0);
+    }
+  }
+  const Result result = run_program(scratch, {"query", run, "--clamp", "image=index:0-2", "--json"});
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(nlohmann::json::parse(result.out)["values"]["label"].size() == 3);
 }
 
 TEST_CASE("pc query: a text is asked what follows, and nothing else") {
