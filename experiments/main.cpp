@@ -144,7 +144,7 @@ constexpr const char* kAboutQuery =
 
 void add_query(CLI::App& command, QueryOptions& options) {
   command.add_option("RUN", options.run, "A run's folder")->required();
-  command.add_option("TASK", options.task, "See above")->capture_default_str();
+  command.add_option("TASK,--task", options.task, "See above")->capture_default_str();
   const auto list = [&](const char* name, std::vector<std::string>& values, const char* about) {
     command.add_option(name, values, about)->take_all()->allow_extra_args(false)->type_name("NODE=WHAT");
   };
@@ -161,7 +161,8 @@ void add_query(CLI::App& command, QueryOptions& options) {
   command.add_option("--by", options.by, "denoise: start or precision");
   command.add_option("--precision", options.precision, "denoise --by precision: 1 / variance of what is seen (1)")
       ->check(at_least(0));
-  command.add_option("--repeat", options.repeat, "recall: how often an answer is shown again (30)")->check(at_least(1));
+  command.add_option("--repeat", options.repeat, "recall from noise: how often an answer is shown again (30)")
+      ->check(at_least(1));
   command.add_option("--starts", options.starts, "recall: from so many random starts, keeping the least energy")
       ->check(at_least(1));
   command.add_option("--threshold", options.threshold, "Success below this error (noise: 0.005, parts: 0.001)");

@@ -45,12 +45,16 @@ double number(const std::string& text, const std::string& what) {
 
 /// "3" or "0-9"
 std::vector<std::int64_t> range(const std::string& text, const std::string& what) {
-  const Names ends = split(text, '-');
-  const auto first = static_cast<std::int64_t>(number(ends.front(), what));
-  const auto last = static_cast<std::int64_t>(number(ends.back(), what));
-  PC_CHECK(ends.size() <= 2 && first >= 0 && last >= first, "query", what, " takes N or N-M, not \"", text, "\"");
-  std::vector<std::int64_t> list(static_cast<std::size_t>(last - first + 1));
-  std::iota(list.begin(), list.end(), first);
+  std::vector<std::int64_t> ends;
+  for (const std::string& word : split(text, '-')) {
+    std::int64_t value = -1;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    ends.push_back(error == std::errc() && end == word.data() + word.size() ? value : -1);
+  }
+  PC_CHECK(ends.size() <= 2 && ends.front() >= 0 && ends.back() >= ends.front(), "query", what,
+           " takes N or N-M, whole numbers from 0 on, not \"", text, "\"");
+  std::vector<std::int64_t> list(static_cast<std::size_t>(ends.back() - ends.front() + 1));
+  std::iota(list.begin(), list.end(), ends.front());
   return list;
 }
 
@@ -215,6 +219,13 @@ Rows Query::examples(const Part& part, std::int64_t first, std::int64_t count) c
   feed_.rewind(part, first);
   feed_.record_input(Exec{}, part, host_view(rows));
   return rows;
+}
+
+/// How many examples from --first on: --count of them or the fallback, or fewer where the part ends.
+std::int64_t Query::count_from_first(const Part& part, std::int64_t fallback) const {
+  PC_CHECK(options_.first < part.count, "query", "--first ", options_.first, ": the part has ", part.count,
+           " examples, the last is ", part.count - 1);
+  return std::min(options_.count > 0 ? options_.count : fallback, part.count - options_.first);
 }
 
 Rows Query::labels(const Part& part, std::int64_t first, std::int64_t count) const {
@@ -549,8 +560,7 @@ double Query::label_accuracy(const Rows& wanted) {
 QueryResult Query::classify() {
   static_cast<void>(need_label());
   const Part& from = part("test");
-  const std::int64_t count =
-      std::min({options_.count > 0 ? options_.count : kChunk, from.count - options_.first, kChunk});
+  const std::int64_t count = std::min(count_from_first(from, kChunk), kChunk);
   const Rows images = examples(from, options_.first, count);
   const Settled settled = settle(asked_beside({{image_, images, {}, true}}, label_), label_);
   QueryResult result{.task = "classify", .about = "image clamped, label free"};
@@ -619,7 +629,7 @@ QueryResult Query::generate() {
 /// A part of the image clamped, the rest free; the label too, unless --with-label.
 QueryResult Query::complete() {
   const Part& from = part("test");
-  const std::int64_t count = std::min(options_.count > 0 ? options_.count : 100, from.count - options_.first);
+  const std::int64_t count = count_from_first(from, 100);
   const Rows originals = examples(from, options_.first, count);
   Rows known =
       known_part(options_.hide.empty() ? (options_.keep.empty() ? "top" : options_.keep) : options_.hide, count);
@@ -652,7 +662,7 @@ QueryResult Query::denoise() {
   PC_CHECK(std::find(kWays.begin(), kWays.end(), options_.by) != kWays.end(), "query", "--by is start or precision",
            did_you_mean(options_.by, kWays));
   const Part& from = part("test");
-  const std::int64_t count = std::min(options_.count > 0 ? options_.count : 100, from.count - options_.first);
+  const std::int64_t count = count_from_first(from, 100);
   const Rows originals = examples(from, options_.first, count);
   const double variance = options_.noise.value_or(0.1);
   const Rows query = noisy(originals, variance);
@@ -678,7 +688,7 @@ QueryResult Query::denoise() {
 /// below 0.001 over the whole image from a part (Salvatori et al. 2021).
 QueryResult Query::recall() {
   const Part& from = part("train");
-  const std::int64_t count = std::min(options_.count > 0 ? options_.count : from.count, from.count - options_.first);
+  const std::int64_t count = count_from_first(from, from.count);
   const Rows stored = examples(from, options_.first, count);
   const NodeId read = answering();
   const Truth truth{stored, {}};
@@ -696,6 +706,11 @@ QueryResult Query::recall() {
                       : options_.noise || !draws() ? Names{}
                                                    : Names{"half", "quarter", "eighth"};
   for (const std::string& name : parts) cues.push_back({name, -1, options_.threshold.value_or(0.001)});
+  if (options_.repeat > 0 && !parts.empty() && read == image_) {
+    PC_CHECK(parts.size() < cues.size(), "query", "--repeat has no effect on --keep: a part settles in one go where ",
+             network_->graph().node(image_).name, " itself is read; take it out");
+    result.about += "; --repeat goes for noise alone, parts settle in one go";
+  }
   for (const Cue& cue : cues) {
     Said said{image_, stored, {}, true};
     if (cue.noise >= 0) {
@@ -948,6 +963,10 @@ void Query::check(const QueryOptions& options, const Config& config) {
       nodes.push_back(node);
     }
   }
+  static const Names kSchedules = {"pc", "epc"};
+  PC_CHECK(
+      options.schedule.empty() || std::find(kSchedules.begin(), kSchedules.end(), options.schedule) != kSchedules.end(),
+      "query", "--schedule is pc or epc, by which values settle, not \"", options.schedule, "\"");
   PC_CHECK(!options.precision || options.by == "precision", "query",
            "--precision says how well the image is seen; add --by precision, or take it out");
 }

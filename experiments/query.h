@@ -104,6 +104,7 @@ class Query {
                         double threshold) const;
   [[nodiscard]] const Part& part(const char* fallback) const;
   [[nodiscard]] Rows examples(const Part& part, std::int64_t first, std::int64_t count) const;
+  [[nodiscard]] std::int64_t count_from_first(const Part& part, std::int64_t fallback) const;
   [[nodiscard]] Rows labels(const Part& part, std::int64_t first, std::int64_t count) const;
   [[nodiscard]] Eigen::MatrixXd class_means() const;  // a row each; the last: of all examples
   [[nodiscard]] Rows known_part(const std::string& name, std::int64_t count) const;

@@ -548,6 +548,17 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--starts", "2"}, "which goes with recall");
     fails({"complet", "--starts", "2"}, "did you mean \"complete\"");
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
+    fails({"classify", "--schedule", "zil"}, "--schedule is pc or epc");
+    fails({"classify", "--schedule", "backprop"}, "not \"backprop\"");
+    fails({"--clamp", "label=class:-1"}, "class takes N or N-M, whole numbers from 0 on, not \"-1\"");
+    fails({"--clamp", "image=index:1.5"}, "index takes N or N-M");
+    for (const char* task : {"classify", "complete", "denoise", "recall"}) {
+      fails({task, "--first", "10000000"}, "--first 10000000: the part has ");
+    }
+    fails({"recall", "--keep", "half", "--repeat", "3"}, "--repeat has no effect on --keep");
+    CHECK(has(run_program(scratch, {"query", run, "recall", "--count", "2", "--repeat", "1"}).out,
+              "parts settle in one go"));
+    CHECK(query({"--task", "classify", "--count", "5"})["task"] == "classify");
     // Parts lie within the image, and are neither nothing nor all of it.
     fails({"complete", "--keep", "rectangle:7,7,40,40"}, "rectangle:7,7,40,40 is not within an image of 28 x 28");
     fails({"complete", "--hide", "rectangle:40,40,3,3"}, "is not within an image");
