@@ -362,10 +362,8 @@ std::vector<double> Classifier::trace() {
   if (trace_ == nullptr) {
     PlanSpec spec = base_spec();
     if (has_target()) spec.clamps.push_back({target_});
-    spec.relax.stop = FixedSteps{};
     spec.settings.nudge.reset();  // whose turn it is must not depend on who looks
-    spec.energies = false;
-    spec.trace = true;
+    spec.watch = [this](int, double energy) { traced_.push_back(energy); };
     spec.regime = Regime::library;  // where all steps are one call, nobody can look at each
     spec.draws = kLookDraws;
     spec.load = [this, &part](const Exec& exec, std::int64_t batch) {
@@ -377,14 +375,13 @@ std::vector<double> Classifier::trace() {
   const ValueKeeper kept(*this);
   const Arena& arena = network_->arena();
   arena.zero(network_->scalar(kLookDraws));
-  std::vector<double> energies;
-  for (int t = 0; t <= config_.relax.relax.steps; ++t) arena.zero(network_->scalar(trace_name(t)));
+  trace_->reset_energies();  // these are training's too, which has read them by the end of its epoch
+  traced_.clear();
   feed_.rewind(part);
   trace_->step(part.count);
-  for (int t = 0; t <= config_.relax.relax.steps; ++t) {
-    energies.push_back(arena.read(network_->scalar(trace_name(t)))[0] / double(part.count));
-  }
-  return energies;
+  traced_.push_back(trace_->energies().total_end());
+  for (double& energy : traced_) energy /= double(part.count);
+  return traced_;
 }
 
 void Classifier::find_step_bound() const {

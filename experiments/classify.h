@@ -60,7 +60,8 @@ class Classifier {
   /// Characters that the network writes one after another behind the first of the test part: each is drawn from what is
   /// predicted for the end of the sequence. For next_token only.
   std::string write_text(std::int64_t count);
-  /// Energy per sample after each step of a relaxation of the sample part; empty for backprop.
+  /// Energy per sample before and after each step of a relaxation of the sample part, which ends where relax.stop says;
+  /// empty for backprop. To be called between epochs.
   std::vector<double> trace();
 
   [[nodiscard]] Network& network() { return *network_; }
@@ -123,6 +124,7 @@ class Classifier {
   } at_;               // the batch under way, for messages
   double growth_ = 0;  // of the energy, at most
   std::unique_ptr<Trainer> train_, trace_;
+  std::vector<double> traced_;  // what trace_ has seen
   std::map<const Part*, std::unique_ptr<Trainer>> evaluators_;
 };
 

@@ -134,7 +134,8 @@ class Run {
     line["train"]["steps"] = result.mean_steps;
     if (validates) line["validation"][task_.measure()] = validation;
     line["rate"] = task_.rate();
-    line["seconds"] = seconds_since(start);
+    const double seconds = seconds_since(start);  // the trace is no part of the epoch
+    line["seconds"] = seconds;
     line["examples_per_second"] = double(result.examples) / training;
     if (const auto trace = config_.save.trace ? task_.trace() : std::vector<double>{}; !trace.empty()) {
       line["trace"] = trace;
@@ -151,7 +152,7 @@ class Run {
     spdlog::info("epoch {}/{}: energy {:.5g} -> {:.5g}{}{} ({:.2f} s, {:.0f} examples/s)", at_.epoch,
                  config_.learn.epochs, result.energy_start, result.energy_end,
                  result.accuracy >= 0 ? fmt::format(", training {:.2f}%", 100 * result.accuracy) : "",
-                 validates ? ", validation " + task_.shown(validation) : "", seconds_since(start),
+                 validates ? ", validation " + task_.shown(validation) : "", seconds,
                  double(result.examples) / training);
   }
 

@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -210,20 +211,25 @@ void RunFolder::write_h5() const {
       {"metrics/validation/bits_per_character", "/validation/bits_per_character",
        "cross-entropy on the validation part"},
       {"metrics/rate", "/rate", "last learning rate of the epoch"},
-      {"metrics/seconds", "/seconds", "of the epoch, evaluation included"},
+      {"metrics/seconds", "/seconds", "of the epoch, evaluation included, the trace not"},
       {"metrics/examples_per_second", "/examples_per_second", "training alone"},
   };
   for (const Column& c : kColumns) file.write(c.name, column(lines, c.pointer), c.about);
-  std::vector<double> traces;
-  std::int64_t steps = 0;
+  std::vector<std::vector<double>> traces;
+  std::size_t longest = 0;
   for (const Json& line : lines) {
-    const auto trace = line.value("trace", std::vector<double>{});
-    steps = static_cast<std::int64_t>(trace.size());
-    traces.insert(traces.end(), trace.begin(), trace.end());
+    traces.push_back(line.value("trace", std::vector<double>{}));
+    longest = std::max(longest, traces.back().size());
   }
-  if (steps > 0 && static_cast<std::int64_t>(traces.size()) == rows * steps) {
-    file.write("traces/relaxation_energy", H5Dims{rows, steps}, traces,
-               "[epoch, step] energy per example along the relaxation of one fixed batch, after each epoch");
+  if (longest > 0) {
+    std::vector<double> table;
+    for (std::vector<double>& trace : traces) {
+      trace.resize(longest, NAN);  // relax.stop may have ended it early
+      table.insert(table.end(), trace.begin(), trace.end());
+    }
+    file.write("traces/relaxation_energy", H5Dims{rows, static_cast<std::int64_t>(longest)}, table,
+               "[epoch, step] energy per example along the relaxation of one fixed batch, after each epoch; NaN after "
+               "its end");
   }
   file.commit();
 }

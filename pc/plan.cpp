@@ -44,8 +44,12 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   watch_ = spec.watch;
   const bool fixed = std::holds_alternative<FixedSteps>(stop_);
   PC_CHECK(fixed || !spec.trace, "plan", "a trace needs a fixed number of steps");
-  PC_CHECK(!spec.watch || !std::holds_alternative<GradientNorm>(stop_), "plan",
-           "energies cannot be watched where gradients are; use stop: steps or plateau");
+  // The stop rule looks at gradients, so the energy comes in the scalar of a trace, which such a plan has not.
+  if (spec.watch && std::holds_alternative<GradientNorm>(stop_)) {
+    watch_ = [watch = spec.watch, &network](int step, double) {
+      watch(step, network.arena().read_scalar(network.scalar(trace_name(0))));
+    };
+  }
   PlanBuilder(network, spec, *this).build();
   finish_programs(spec);
   if (fixed) return;

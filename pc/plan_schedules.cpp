@@ -249,7 +249,10 @@ void PlanBuilder::look(int t) {
   if (want_energy) find_costs();
   if (first) add_energies(energy_start_name);
   if (last) add_energies(energy_end_name);
-  if (watch_energy) add_total_energy(plan_.progress_, Write::set);
+  if (watch_energy) {
+    const bool gradients = std::holds_alternative<GradientNorm>(spec_.relax.stop);
+    add_total_energy(gradients ? network_.scalar(trace_name(0)) : plan_.progress_, Write::set);
+  }
   if (spec_.trace) add_total_energy(network_.scalar(trace_name(t)), Write::add);
   for (PredictionId p = 0; p < graph_.prediction_count() && apart; ++p) compare(p, false, factor(t, p));
 }

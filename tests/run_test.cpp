@@ -336,6 +336,27 @@ TEST_CASE("looking changes nothing: traces and validation leave the bits of trai
   }
 }
 
+TEST_CASE("a trace ends where the relaxation ends") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  int run = 0;
+  for (const std::string& stop : std::vector<std::string>{"{gradient: {tolerance: 1.0e-4}}", "plateau", "steps"}) {
+    CAPTURE(stop);
+    const fs::path folder = scratch / std::to_string(run++);
+    // All examples are one batch and nothing is learned, so the trace relaxes what training did; in float64, where
+    // another order of the examples does not move the end by a step.
+    run_json(scratch, {config, "--out", folder, "--set", "relax.steps=3000", "--set", "relax.stop=" + stop, "--set",
+                       "data.limit=30", "--set", "learn.optimizer={sgd: {rate: 0}}", "--set", "learn.epochs=1", "--set",
+                       "dtype=float64"});
+    const Json metrics = Json::parse(read(folder / "metrics.jsonl"));
+    const auto trace = metrics["trace"].get<std::vector<double>>();
+    CHECK((trace.size() < 3001) == (stop != "steps"));
+    CHECK(double(trace.size()) - 1 == metrics["train"]["steps"].get<double>());
+    CHECK(trace.front() == doctest::Approx(metrics["train"]["energy_start"].get<double>()).epsilon(1e-9));
+    CHECK(trace.back() == doctest::Approx(metrics["train"]["energy"].get<double>()).epsilon(1e-9));
+  }
+}
+
 TEST_CASE("a regime that is asked for trains; what looks at each step goes call by call") {
   const Scratch scratch;
   const fs::path config = write_config(scratch);
