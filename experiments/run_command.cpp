@@ -26,9 +26,9 @@ void request_stop(int signal) {
   std::signal(signal, SIG_DFL);
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// Bytes that are no ASCII as "?", since a text may have been cut within a character of several.
 std::string printable(std::string text) {
@@ -41,13 +41,13 @@ std::string printable(std::string text) {
 /// One training run, from its folder's state to the end.
 class Run {
  public:
-  Run(const Config& config, Classifier& task, RunFolder& folder, const Common& common)
-      : config_(config), common_(common), folder_(folder), task_(task), progress_(common.quiet) {
+  /// `start`: when the command began, reading of the data included.
+  Run(const Config& config, Classifier& task, RunFolder& folder, const Common& common, Clock::time_point start)
+      : config_(config), common_(common), folder_(folder), task_(task), progress_(common.quiet), start_(start) {
     if (folder.resumes()) resume();
   }
 
   int train() {
-    start_ = std::chrono::steady_clock::now();
     describe();
     while (at_.epoch < config_.learn.epochs) {
       if (!epoch()) return interrupted();
@@ -91,7 +91,7 @@ class Run {
 
   /// False: a signal ended it.
   bool epoch() {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     progress_.begin(fmt::format("epoch {}/{}", at_.epoch + 1, config_.learn.epochs), task_.batches(), at_.batch,
                     double(config_.data.batch));
     bool finished = false;
@@ -114,7 +114,7 @@ class Run {
     return stop_requested == 0 || at_.epoch == config_.learn.epochs;
   }
 
-  void finish_epoch(const EpochResult& result, double training, std::chrono::steady_clock::time_point start) {
+  void finish_epoch(const EpochResult& result, double training, Clock::time_point start) {
     const bool validates = task_.feed().validation().count > 0;
     const double validation = validates ? task_.evaluate(task_.feed().validation()) : NAN;
     at_.epoch += 1;
@@ -173,12 +173,12 @@ class Run {
 
   /// The epoch that validation chose is tested, once, on the whole test set.
   int report() {
-    const double seconds = seconds_before_ + seconds_since(start_);
     const std::string signature = task_.signature();
     folder_.write_h5();
     const bool trained = config_.learn.epochs > 0;
     if (trained && config_.learn.select_best) load_checkpoint(folder_.best(), task_.network());
     const double test = task_.evaluate(task_.feed().test());
+    const double seconds = seconds_before_ + seconds_since(start_);
     const Json last = folder_.metrics().empty() ? Json::object() : folder_.metrics().back();
     const std::int64_t chosen = config_.learn.select_best ? best_epoch_ : config_.learn.epochs;
 
@@ -222,12 +222,13 @@ class Run {
   double seconds_before_ = 0;
   std::int64_t best_epoch_ = 0;
   std::string note_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_;
 };
 
 }  // namespace
 
 int run_command(const RunOptions& options, const Common& common) {
+  const auto start = Clock::now();
   const Config config = read_config(options.config, options.overrides);
   require_data_task(config, "run");
   RunFolder folder(options.out.empty() ? std::filesystem::path("runs") / config.name : options.out, config,
@@ -245,7 +246,7 @@ int run_command(const RunOptions& options, const Common& common) {
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
   try {
-    return Run(config, task, folder, common).train();
+    return Run(config, task, folder, common, start).train();
   } catch (const Error& e) {
     // To the run's log alone: main tells the user.
     spdlog::default_logger()->sinks().back()->log(spdlog::details::log_msg("pc", spdlog::level::err, e.what()));

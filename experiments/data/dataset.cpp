@@ -1,7 +1,14 @@
 #include "experiments/data/dataset.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
+#include <mutex>
+#include <stop_token>
+#include <thread>
 
 #include "experiments/data/bytes.h"
 #include "kernels/check.h"
@@ -51,6 +58,14 @@ void check_examples(const Examples& part, const char* which, const DataSet& set)
 }  // namespace
 
 DataSet load_data(const DataRequest& request) {
+  // Unpacking takes seconds: whoever waits for longer than a moment is told what for.
+  const std::jthread patience([&request](const std::stop_token& done) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any ended;
+    ended.wait_for(lock, done, std::chrono::seconds(1), [] { return false; });
+    if (!done.stop_requested()) spdlog::info("reading the data set {} ...", request.set);
+  });
   DataSet set = find_data_source(request.set).load(request);
   check_examples(set.train, "train", set);
   check_examples(set.test, "test", set);
