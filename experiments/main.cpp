@@ -108,10 +108,10 @@ void add_bench(CLI::App& command, BenchOptions& options) {
   command.add_option("--device", options.device, "In place of the config's: cpu, cuda or cuda:1")->type_name("NAME");
   command.add_option("--steps", options.steps, "Time so many steps one by one (60 and more; slow steps: at least 5)")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command.add_option("--batch", options.batch, "Samples, in place of data.batch (task check: check.batch)")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command.add_flag("--parts", options.parts, "Run the calls alone: time by part and kernel");
   command.add_flag("--accuracy", options.accuracy, "Compare each parameter's gradient with float64's");
 }
@@ -191,6 +191,8 @@ int main(int argc, char** argv) {
   app.footer(kFooter);
   app.require_subcommand(1);
   app.set_version_flag("--version", "pc " PC_VERSION);
+  app.failure_message(
+      [](const CLI::App* command, const CLI::Error& e) { return "pc: " + CLI::FailureMessage::simple(command, e); });
 
   Common common;
   std::function<int()> action;
