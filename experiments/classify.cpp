@@ -24,9 +24,61 @@ constexpr const char* kLookDraws = "look/draws";  // evaluation and traces draw 
 
 Shape data_shape(std::int64_t size) { return {size}; }
 
+/// Where the config has the node, or the network that it belongs to.
+Place place_of(const Config& config, const std::string& node) {
+  for (const NodeSpec& spec : config.graph.nodes) {
+    if (spec.name == node && !spec.place.empty()) return {spec.place};
+  }
+  return config.tree.find("graph")->place();
+}
+
+/// The config's graph. Whatever can be wrong with it, the task or the schedule without knowing the data is found here,
+/// since data may take long to read.
+Graph checked_graph(const Config& config) {
+  Graph graph(config.graph.nodes, config.graph.edges);
+  const ConfigTree* task = config.tree.find("task");
+  const Place place = task != nullptr ? task->place() : config.tree.place();
+  const std::vector<std::string> names = task_names(config);
+  PlanSpec spec;
+  spec.schedule = config.relax.schedule;
+  spec.settings = config.relax.settings;
+  spec.relax = config.relax.relax;
+  for (const std::string& name : clamped_names(config)) {
+    const auto& nodes = graph.nodes();
+    const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const Node& node) { return node.name == name; });
+    if (found == nodes.end()) {
+      fail_at(place, "the task's node \"", name,
+              "\" is not in the graph; name its nodes as in task: {classify: {input: NODE, target: NODE}}");
+    }
+    spec.clamps.push_back({static_cast<NodeId>(found - nodes.begin())});
+  }
+  const NodeId input = graph.find(names[0]), target = graph.find(names.back());
+  if (names.size() > 1) {
+    if (input == target) fail_at(place, "both nodes of the task are ", names[0]);
+    if (graph.node(target).predictions.empty() && graph.node(target).out.empty()) {
+      fail_at(place_of(config, names[1]), "no edge touches the target node ", names[1],
+              "; nothing can be learned about it");
+    }
+  } else if (graph.node(input).predictions.empty()) {
+    fail_at(place_of(config, names[0]), "reconstruct has no copy, and nothing predicts node ", names[0],
+            "; add an edge into it, or name the node that answers with copy: NODE");
+  }
+  for (const Prediction& p : graph.predictions()) {
+    if (p.spec.energy->zero_at_prediction || p.node == input || p.node == target) continue;
+    fail_at(place_of(config, graph.node(p.node).name), "node ", graph.node(p.node).name, " has energy ",
+            p.spec.energy->name,
+            ", which says something only about a node that is clamped; use gaussian for hidden nodes");
+  }
+  check_relax(config, spec, graph);
+  return graph;
+}
+
 }  // namespace
 
 Classifier::Classifier(const Config& config, const ExecContext& where)
+    : Classifier(config, where, checked_graph(config)) {}
+
+Classifier::Classifier(const Config& config, const ExecContext& where, Graph graph)
     : config_(config),
       device_(where.name()),
       threads_(thread_count(config)),
@@ -34,28 +86,14 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
   const std::int64_t largest =
       std::max({std::min(config.data.batch, feed_.train().count), std::min(config.data.batch, feed_.validation().count),
                 std::min(config.data.batch, feed_.test().count)});
-  network_ = std::make_unique<Network>(Graph(config.graph.nodes, config.graph.edges), where.exec(), config.dtype,
-                                       largest, config.seed, config.init);
-  const Graph& graph = network_->graph();
-  const auto find = [&](const std::string& name) {
-    for (NodeId v = 0; v < graph.node_count(); ++v) {
-      if (graph.node(v).name == name) return v;
-    }
-    fail("task", config.tree.find("task") ? config.tree.find("task")->place().text() + ": " : "", "the task's node \"",
-         name, "\" is not in the graph; name its nodes as in task: {classify: {input: NODE, target: NODE}}");
-  };
   const std::vector<std::string> names = task_names(config);
-  input_ = find(names[0]);
-  if (names.size() > 1) target_ = find(names[1]);
-  check_nodes();
-  const Node& target = graph.node(has_target() ? target_ : input_);
-  for (const Prediction& p : graph.predictions()) {
-    PC_CHECK(p.spec.energy->zero_at_prediction || p.node == input_ || p.node == target_, "task", "node ",
-             graph.node(p.node).name, " has energy ", p.spec.energy->name,
-             ", which says something only about a node that is clamped; use gaussian for hidden nodes");
-  }
-  scores_training_ = !config.examples && !target.predictions.empty() && topological_order(graph).has_value() &&
+  input_ = graph.find(names[0]);
+  if (names.size() > 1) target_ = graph.find(names[1]);
+  check_nodes(graph);
+  const bool answers = !graph.node(has_target() ? target_ : input_).predictions.empty();
+  scores_training_ = !config.examples && answers && topological_order(graph).has_value() &&
                      config.relax.relax.init.kind == ValueInit::Kind::feedforward;
+  network_ = std::make_unique<Network>(std::move(graph), where.exec(), config.dtype, largest, config.seed, config.init);
   // Schedules that do not heed it lower nothing: an exact one's errors are what backprop's happen to be.
   const bool lowers = (config.relax.schedule->heeds & kGrowth) != 0;
   growth_ = lowers ? config.relax.relax.growth : std::numeric_limits<double>::infinity();
@@ -63,33 +101,26 @@ Classifier::Classifier(const Config& config, const ExecContext& where)
   train_ = make_trainer();
 }
 
-void Classifier::check_nodes() const {
-  const Graph& graph = network_->graph();
-  const Node& input = graph.node(input_);
+void Classifier::check_nodes(const Graph& graph) const {
   const std::string& set = config_.data.request.set;
-  PC_CHECK(input.shape.count() == feed_.size(), "task", "node ", input.name, " has shape ", input.shape.text(),
-           ", but examples of ", set, " have ", data_shape(feed_.size()).text(), " values");
-  if (!has_target()) {
-    PC_CHECK(!input.predictions.empty(), "task", "reconstruct has no copy, and nothing predicts node ", input.name,
-             "; add an edge into it, or name the node that answers with copy: NODE");
-    return;
-  }
+  const auto check = [&](bool fits, const Node& node, const auto&... parts) {
+    if (!fits) fail_at(place_of(config_, node.name), "node ", node.name, parts...);
+  };
+  const Node& input = graph.node(input_);
+  check(input.shape.count() == feed_.size(), input, " has shape ", input.shape.text(), ", but examples of ", set,
+        " have ", data_shape(feed_.size()).text(), " values");
+  if (!has_target()) return;
   const Node& target = graph.node(target_);
-  PC_CHECK(input_ != target_, "task", "both nodes of the task are ", input.name);
   const std::int64_t width = config_.examples ? feed_.size() : feed_.label_size();
-  PC_CHECK(target.shape.count() == width, "task", "node ", target.name, " has shape ", target.shape.text(), ", but ",
-           set, " has ", config_.examples ? width : feed_.classes(),
-           config_.examples ? " values an example" : " classes",
-           config_.next_token ? " for each of " + std::to_string(feed_.times()) + " characters" : "");
-  if (config_.next_token) {
-    const bool distribution = !target.predictions.empty() &&
-                              graph.prediction(target.predictions[0]).spec.energy == &softmax_cross_entropy &&
-                              target.shape[target.shape.rank() - 1] == feed_.classes();
-    PC_CHECK(distribution, "task", "node ", target.name, " must predict ", feed_.classes(),
-             " characters along its last axis, with energy: softmax_cross_entropy");
-  }
-  PC_CHECK(!target.predictions.empty() || !target.out.empty(), "task", "no edge touches the target node ", target.name,
-           "; nothing can be learned about it");
+  check(target.shape.count() == width, target, " has shape ", target.shape.text(), ", but ", set, " has ",
+        config_.examples ? width : feed_.classes(), config_.examples ? " values an example" : " classes",
+        config_.next_token ? " for each of " + std::to_string(feed_.times()) + " characters" : "");
+  if (!config_.next_token) return;
+  const bool distribution = !target.predictions.empty() &&
+                            graph.prediction(target.predictions[0]).spec.energy == &softmax_cross_entropy &&
+                            target.shape[target.shape.rank() - 1] == feed_.classes();
+  check(distribution, target, " must predict ", feed_.classes(),
+        " characters along its last axis, with energy: softmax_cross_entropy");
 }
 
 std::int64_t Classifier::batches() const {
@@ -177,7 +208,6 @@ std::unique_ptr<Trainer> Classifier::make_trainer() {
       record_score(exec, feed_.train(), network_->prediction_buffer("mu", prediction, batch));
     };
   }
-  check_relax(config_, spec, network_->graph());
   return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
 }
 

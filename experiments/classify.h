@@ -82,6 +82,8 @@ class Classifier {
   [[nodiscard]] std::vector<std::string> kept_buffers() const;
 
  private:
+  Classifier(const Config& config, const ExecContext& where, Graph graph);
+
   /// Looking must not change learning: where values carry over from batch to batch, it gives them back.
   class ValueKeeper {
    public:
@@ -96,7 +98,8 @@ class Classifier {
   };
 
   [[nodiscard]] std::int64_t batch_size(std::int64_t batch) const;
-  void check_nodes() const;
+  /// Whether the task's nodes hold what the data has.
+  void check_nodes(const Graph& graph) const;
   [[nodiscard]] PlanSpec base_spec() const;
   std::unique_ptr<Trainer> make_trainer();
   [[nodiscard]] PlanSpec evaluation_spec() const;

@@ -207,12 +207,42 @@ TEST_CASE("wrong use ends with status 2 and a message that names the place and t
   fails({"run", config, "--out", "/proc/none/here"}, "--out");
   fails({"run", config, "--resume", "--force"}, "--force");
   fails({"run", config, "--out", scratch / "x", "--set", "data.set=mnist", "--set", "data.root=/nowhere"}, "/nowhere");
+  fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[783,10]"}, "small.yaml:5:");
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[783,10]"}, "784");
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[784,9]"}, "10 classes");
   fails({"run", config, "--out", scratch / "x", "--set", "task.classify.target=lable"}, "lable");
   fails({"run", config, "--out", scratch / "x", "--set", "data.validation=400"}, "none are left");
   fails({"eval", scratch / "none"}, "no run folder");
   fails({"data", "verify", "nothing"}, "nothing");
+  for (const std::vector<std::string>& options :
+       std::vector<std::vector<std::string>>{{}, {"run"}, {"run", "--nonsense"}, {"check", config, "--batch", "0"}}) {
+    CHECK(run_program(scratch, options).err.starts_with("pc: "));
+  }
+}
+
+TEST_CASE("what is wrong with graph, task or schedule is found before the data is read") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  const auto fails = [&](const std::vector<std::string>& changes, const std::string& part) {
+    std::vector<std::string> arguments = {"run", config, "--set", "data.set=mnist", "--set", "data.root=/nowhere"};
+    for (const std::string& change : changes) arguments.insert(arguments.end(), {"--set", change});
+    const Result result = run_program(scratch, arguments);
+    CHECK(result.status == 2);
+    CHECK(has(result.err, part));
+  };
+  const std::string nodes =
+      "graph={nodes: {image: {shape: [4]}, a: {shape: [3], energy: bernoulli}, label: {shape: [2]}}, ";
+  fails({}, "/nowhere");
+  fails({nodes + "edges: [{from: image, to: label, op: tanh}]}"}, "gives shape [4], but node label has shape [2]");
+  fails({"task.classify.target=lable"}, "\"lable\" is not in the graph");
+  fails({"task.classify.target=image"}, "both nodes of the task are image");
+  fails({"task={reconstruct: {node: image}}"}, "nothing predicts node image");
+  fails({nodes + "edges: [{from: image, to: a, op: linear}]}"}, "no edge touches the target node label");
+  fails({nodes + "edges: [{from: image, to: a, op: linear}, {from: a, to: label, op: linear}]}"},
+        "node a has energy bernoulli");
+  fails({nodes + "edges: [{from: image, to: label, op: linear}, {from: label, to: label, op: linear}]}",
+         "relax.schedule=zil"},
+        "cycle");
 }
 
 TEST_CASE("a corrupt checkpoint is refused, and nothing is lost") {

@@ -126,7 +126,7 @@ TEST_CASE("text: what cannot be used is named") {
   };
   CHECK(has(run({"data.file=nowhere.txt"}), "there is no file"));
   CHECK(has(run({"task=classify"}), "go together"));
-  CHECK(has(run({"task.next_token.input=token"}), "no such node"));
+  CHECK(has(run({"task.next_token.input=token"}), "\"token\" is not in the graph"));
   CHECK(has(run({"graph.transformer.entries=26"}), "has 27 classes for each of 8 characters"));
   CHECK(has(run({"graph.transformer.output=gaussian"}), "softmax_cross_entropy"));
 }
