@@ -4,6 +4,8 @@
 #include <set>
 
 #include "pc/message.h"
+#include "pc/ops/images.h"
+#include "pc/ops/ops.h"
 
 namespace pc {
 namespace {
@@ -51,6 +53,13 @@ std::optional<Shape> wanted_after(const std::vector<OpSpec>& chain, std::size_t 
     if (!chain[later].op->keeps_shape) return std::nullopt;
   }
   return target;
+}
+
+bool sees_image(const Op& op) {
+  static constexpr const Op* kOps[] = {&ops::conv2d,     &ops::conv_transpose2d, &ops::max_pool2d,
+                                       &ops::avg_pool2d, &ops::global_avg_pool,  &ops::upsample,
+                                       &ops::pad};
+  return std::find(std::begin(kOps), std::end(kOps), &op) != std::end(kOps);
 }
 
 /// Which weights a sparse operator has: what the edge lists, or what its mask keeps of a matrix of that shape.
@@ -180,6 +189,7 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
     fail_at(spec.place, what + " shares parameters with edge " + sharer->name + ", which has another chain");
   }
 
+  std::string axes;  // as the first operator on images takes them
   for (std::size_t i = 0; i < spec.chain.size(); ++i) {
     const Op& op = *spec.chain[i].op;
     located(spec.place, what + ": " + std::string(op.name), [&] {
@@ -189,6 +199,7 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
       Link link{&op, complete_attrs(op, spec.chain[i].attrs), {}, {}};
       OpSite site{shapes, link.attrs, wanted_after(spec.chain, i, target)};
       link.out = op.infer(site);
+      if (axes.empty() && sees_image(op)) axes = "; for " + std::string(op.name) + ", " + ops::axes_of_image(shapes[0]);
       if (op.sparse) link.pattern = pattern_for(spec, {link.out.count(), shapes[0].count()});
       site.pattern = link.pattern.get();
       add_params(edge, link, site, sharer == nullptr ? nullptr : &sharer->chain[i]);
@@ -198,7 +209,7 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
   }
   if (shapes[0].count() != target.count() || (shapes[0].rank() > 1 && !(shapes[0] == target))) {
     fail_at(spec.place,
-            what + " gives shape " + shapes[0].text() + ", but node " + spec.to + " has shape " + target.text());
+            what + " gives shape " + shapes[0].text() + ", but node " + spec.to + " has shape " + target.text() + axes);
   }
   if (spec.mask || spec.pattern) add_mask(spec, edge);
 

@@ -356,6 +356,7 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
     CHECK(has(linear("bias: " + std::string(none)), "t.yaml:3:"));
     CHECK(has(linear("bias: " + std::string(none)), "linear.bias must be true or false, not"));
   }
+  CHECK(has(linear("units: 99999999999999"), "of at least 0 and at most 999999999999, not 99999999999999"));
   CHECK(has(linear("gain: true"), "linear.gain must be a number"));
   CHECK(has(linear("units: -9"), "edge image->label: linear: units must"));  // the operator is named once
   CHECK(has(message(config_with("graph: {vgg5: {blocks: 5}}")),

@@ -143,6 +143,13 @@ TEST_CASE("graph: what is wrong is said, with names, shapes and places") {
     CHECK(contains(turned, "[2, 3]"));
     CHECK(contains(turned, "[3, 2]"));
   }
+  SUBCASE("a shape from an operator on images: which axis it took for channels") {
+    const std::string text = error_of_graph({{.name = "a", .shape = {3, 16, 16}}, {.name = "b", .shape = {16, 16, 8}}},
+                                            {edge({"a"}, "b", {op("conv2d", {{"padding", 1}}), op("tanh")})});
+    CHECK(contains(text,
+                   "gives shape [3, 16, 8], but node b has shape [16, 16, 8]; for conv2d, [3, 16, 16] is taken for "
+                   "3 x 16 places of 16 channels, the last axis; write channels_last before"));
+  }
   SUBCASE("no operator") { CHECK(contains(one(edge({"a"}, "b", {})), "edge a->b has no operator")); }
   SUBCASE("wrong number of sources") {
     CHECK(contains(one(edge({"a", "b"}, "b", {linear()})), "takes 1 source(s), not 2; begin the chain with"));

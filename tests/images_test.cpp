@@ -68,6 +68,11 @@ TEST_CASE("images: shapes that come out, and those that do not fit") {
   CHECK(contains(wrong("conv2d", {}, {5, 5, 3}), "write {conv2d: {channels: N}}"));
   CHECK(contains(wrong("conv2d", {{"channels", 4}}, {75}), "[height, width, channels], not [75]"));
   CHECK(contains(wrong("conv2d", {{"channels", 4}}, {2, 5, 3}), "larger than the image"));
+  CHECK(contains(wrong("conv2d", {{"channels", 4}}, {1, 6, 6}), "[1, 6, 6] is taken for 1 x 6 places of 6 channels"));
+  CHECK(contains(wrong("max_pool2d", {}, {1, 6, 6}), "write channels_last before the operator where"));
+  CHECK(contains(wrong("conv2d", {{"channels", 4}, {"groups", 3}}, {3, 4, 4}), "3 x 4 places of 4 channels"));
+  CHECK(contains(wrong("conv2d", {{"channels", 4}, {"dilation", 99999999999.0}}, {5, 5, 3}),
+                 "dilation must be a whole number of at least 1 and at most 999999, not 99999999999"));
   CHECK(contains(wrong("conv2d", {{"channels", 4}, {"groups", 2}}, {5, 5, 3}), "do not divide"));
   CHECK(contains(wrong("conv2d", {{"channels", 4}, {"stride", 0.5}}, {5, 5, 3}), "stride must be a whole number"));
   CHECK(contains(wrong("conv_transpose2d", {{"channels", 4}, {"output_padding", 1}}, {5, 5, 3}), "below the stride"));

@@ -7,6 +7,7 @@
 
 #include "kernels/rotate.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 #include "pc/ops/tokens.h"
 
 namespace pc::ops {
@@ -17,11 +18,8 @@ constexpr AttrSpec kAttrs[] = {
     {"causal", 0, "whether a token sees itself and those before it alone", AttrSpec::Kind::flag},
 };
 
-std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, std::int64_t least) {
-  const double value = attrs.find(name)->second;
-  PC_CHECK(value >= double(least) && value < 1e9 && value == std::floor(value), who, name,
-           " must be a whole number of at least ", least, ", not ", value);
-  return static_cast<std::int64_t>(value);
+std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, double least) {
+  return whole_setting(who, attrs, name, least, 999999999);
 }
 
 Shape infer(const OpSite& site) {

@@ -1,11 +1,11 @@
 // Operators that put values together: add (x1 + x2 + ...), subtract (x1 - x2), multiply (x1 x2, entry by entry) and
 // concat (side by side, or along an axis); and slice, which takes a part of one.
-#include <cmath>
 
 #include "kernels/arithmetic.h"
 #include "kernels/rearrange.h"
 #include "pc/ops/axes.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 
 namespace pc::ops {
 namespace {
@@ -60,10 +60,7 @@ constexpr AttrSpec kConcatAttrs[] = {
 };
 
 std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name) {
-  const double value = attrs.find(name)->second;
-  PC_CHECK(value >= 0 && value < 1e12 && value == std::floor(value), who, name,
-           " must be a whole number of entries, not ", value);
-  return static_cast<std::int64_t>(value);
+  return whole_setting(who, attrs, name, 0, 999999999999);
 }
 
 /// `part` is entries [begin, begin + its length) along the axis of `all`; copies the one to the other.

@@ -8,7 +8,9 @@
 #include <cstddef>
 
 #include "kernels/arithmetic.h"
+#include "pc/ops/images.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 
 namespace pc::ops {
 namespace {
@@ -36,11 +38,8 @@ constexpr AttrSpec kTransposeAttrs[] = {
     {"bias", 1, "whether there is a bias, one for each channel", AttrSpec::Kind::flag},
 };
 
-std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, std::int64_t least) {
-  const double value = attrs.find(name)->second;
-  PC_CHECK(value >= double(least) && value < 1e6 && value == std::floor(value), who, name,
-           " must be a whole number of at least ", least, ", not ", value);
-  return static_cast<std::int64_t>(value);
+std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, double least) {
+  return whole_setting(who, attrs, name, least, 999999);
 }
 
 /// The window over images of this shape.
@@ -58,14 +57,13 @@ Window window(const char* who, const Attrs& attrs, std::int64_t height, std::int
 
 /// Channels of the result, once it is known that x holds images and that groups divide both.
 std::int64_t channels(const char* who, const OpSite& site) {
-  const Shape& x = site.sources[0];
-  PC_CHECK(x.rank() == 3, who, "takes images [height, width, channels], not ", x.text());
+  const Shape& x = image_of(who, site);
   const std::int64_t asked = whole(who, site.attrs, "channels", 0);
   const bool known = asked > 0 || (site.wanted.has_value() && site.wanted->rank() == 3);
   PC_CHECK(known, who, "its channels are not known here; write {", who, ": {channels: N}}");
   const std::int64_t out = asked > 0 ? asked : (*site.wanted)[2], groups = whole(who, site.attrs, "groups", 1);
-  PC_CHECK(x[2] % groups == 0 && out % groups == 0, who, groups, " groups do not divide ", x[2], " channels into ",
-           out);
+  PC_CHECK(x[2] % groups == 0 && out % groups == 0, who, groups, " groups do not divide ", x[2], " channels into ", out,
+           "; ", axes_of_image(x));
   return out;
 }
 
@@ -73,7 +71,7 @@ Shape infer(const OpSite& site) {
   const std::int64_t out = channels("conv2d", site);
   const Shape& x = site.sources[0];
   const Window w = window("conv2d", site.attrs, x[0], x[1], x[2]);
-  w.check("conv2d");
+  check_window("conv2d", w, x);
   return {w.out_height(), w.out_width(), out};
 }
 
@@ -87,7 +85,7 @@ Shape infer_transpose(const OpSite& site) {
     return (in - 1) * w.stride - 2 * w.padding + w.dilation * (w.kernel_h - 1) + 1 + extra;
   };
   PC_CHECK(extent(x[0]) > 0 && extent(x[1]) > 0, "conv_transpose2d", "padding ", w.padding, " leaves nothing of ",
-           x.text());
+           x.text(), "; ", axes_of_image(x));
   return {extent(x[0]), extent(x[1]), out};
 }
 

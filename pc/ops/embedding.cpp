@@ -1,11 +1,11 @@
 // embedding: mu = rows of a table, by the numbers that x holds.   x [batch, ...]   W [entries, n]   mu [batch, ..., n]
 // A number stands for the nearest entry, so that every x has a prediction; its slope with respect to x is 0, and
 // nothing flows back to x. Clamp it.
-#include <cmath>
 
 #include "kernels/arithmetic.h"
 #include "kernels/embed.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 #include "pc/ops/tokens.h"
 
 namespace pc::ops {
@@ -17,10 +17,7 @@ constexpr AttrSpec kAttrs[] = {
 };
 
 std::int64_t whole(const Attrs& attrs, std::string_view name) {
-  const double value = attrs.find(name)->second;
-  PC_CHECK(value >= 0 && value < 1e9 && value == std::floor(value), "embedding", name, " must be a whole number, not ",
-           value);
-  return static_cast<std::int64_t>(value);
+  return whole_setting("embedding", attrs, name, 0, 999999999);
 }
 
 Shape infer(const OpSite& site) {

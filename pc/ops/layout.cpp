@@ -1,10 +1,10 @@
 // The same entries in another shape: flatten and reshape keep their order; channels_last takes an image as data sets
 // have it, [channels, height, width], to one as conv2d takes it, [height, width, channels]; channels_first goes back.
-#include <cmath>
 
 #include "kernels/arithmetic.h"
 #include "kernels/transpose.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 
 namespace pc::ops {
 namespace {
@@ -27,10 +27,7 @@ constexpr AttrSpec kReshape[] = {
 Shape infer_reshape(const OpSite& site) {
   const Shape& x = site.sources[0];
   const auto whole = [&](std::string_view name, double least) {
-    const double value = site.attrs.find(name)->second;
-    PC_CHECK(value >= least && value < 1e9 && value == std::floor(value), "reshape", name,
-             " must be a whole number of at least ", least, ", not ", value);
-    return static_cast<std::int64_t>(value);
+    return whole_setting("reshape", site.attrs, name, least, 999999999);
   };
   const std::int64_t height = whole("height", 0), width = whole("width", 0), channels = whole("channels", 1);
   PC_CHECK(height > 0 || site.wanted.has_value(), "reshape",

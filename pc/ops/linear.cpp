@@ -5,6 +5,7 @@
 #include "kernels/arithmetic.h"
 #include "kernels/gemm.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 #include "pc/ops/tokens.h"
 
 namespace pc::ops {
@@ -29,10 +30,7 @@ std::int64_t tokens(const OpCall& call) {
 }
 
 Shape infer(const OpSite& site) {
-  const double asked = site.attrs.at("units");
-  PC_CHECK(asked >= 0 && asked < 1e12 && asked == std::floor(asked), "linear",
-           "units must be a whole number of outputs, not ", asked);
-  const auto units = static_cast<std::int64_t>(asked);
+  const std::int64_t units = whole_setting("linear", site.attrs, "units", 0, 999999999999);
   PC_CHECK(units > 0 || site.wanted.has_value(), "linear", "its width is not known here; write {linear: {units: N}}");
   if (by_token(site.attrs)) return with_last(site.sources[0], units > 0 ? units : last(*site.wanted));
   return units > 0 ? Shape{units} : *site.wanted;

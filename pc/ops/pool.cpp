@@ -7,7 +7,9 @@
 
 #include "kernels/pool.h"
 #include "kernels/pool_change.h"
+#include "pc/ops/images.h"
 #include "pc/ops/ops.h"
+#include "pc/ops/settings.h"
 
 namespace pc::ops {
 namespace {
@@ -22,17 +24,8 @@ constexpr AttrSpec kAttrs[] = {
 constexpr AttrSpec kUpsample[] = {{"by", 2, "how many rows, and columns, each becomes"}};
 constexpr AttrSpec kPad[] = {{"by", 1, "rows and columns of zeros on each side"}};
 
-std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, std::int64_t least) {
-  const double value = attrs.find(name)->second;
-  PC_CHECK(value >= double(least) && value < 1e6 && value == std::floor(value), who, name,
-           " must be a whole number of at least ", least, ", not ", value);
-  return static_cast<std::int64_t>(value);
-}
-
-const Shape& image(const char* who, const OpSite& site) {
-  const Shape& x = site.sources[0];
-  PC_CHECK(x.rank() == 3, who, "takes images [height, width, channels], not ", x.text());
-  return x;
+std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, double least) {
+  return whole_setting(who, attrs, name, least, 999999);
 }
 
 /// The window of a pool over images whose dimensions begin at `axis` of x.
@@ -68,8 +61,8 @@ Window frame(const Attrs& attrs, const Shape& x, int axis) {
   return {.height = x[axis], .width = x[axis + 1], .channels = x[axis + 2], .padding = whole("pad", attrs, "by", 0)};
 }
 
-Shape result(const char* who, const Window& w) {
-  w.check(who);
+Shape result(const char* who, const Window& w, const Shape& x) {
+  check_window(who, w, x);
   return {w.out_height(), w.out_width(), w.channels};
 }
 
@@ -78,10 +71,11 @@ constexpr const char* kName = pooling == Pooling::max ? "max_pool2d" : "avg_pool
 
 template <Pooling pooling>
 Shape infer(const OpSite& site) {
-  const Window w = window(kName<pooling>, site.attrs, image(kName<pooling>, site), 0);
+  const Shape& x = image_of(kName<pooling>, site);
+  const Window w = window(kName<pooling>, site.attrs, x, 0);
   PC_CHECK(2 * w.padding <= w.kernel_h, kName<pooling>, "padding ", w.padding, " is more than half of the window's ",
            w.kernel_h);
-  return result(kName<pooling>, w);
+  return result(kName<pooling>, w, x);
 }
 
 template <Pooling pooling>
@@ -111,7 +105,7 @@ void pullback(const OpCall& call, View delta, int, View dx, Write write) {
                                      .write = write});
 }
 
-Shape infer_global(const OpSite& site) { return {image("global_avg_pool", site)[2]}; }
+Shape infer_global(const OpSite& site) { return {image_of("global_avg_pool", site)[2]}; }
 
 void predict_global(const OpCall& call, View mu, Write write) {
   const Window w = whole_image(call.x[0].shape, 1);
@@ -125,7 +119,7 @@ void pullback_global(const OpCall& call, View delta, int, View dx, Write write) 
 }
 
 Shape infer_upsample(const OpSite& site) {
-  const Window w = squares(site.attrs, image("upsample", site), 0);
+  const Window w = squares(site.attrs, image_of("upsample", site), 0);
   w.check("upsample");
   return {w.height, w.width, w.channels};
 }
@@ -140,7 +134,10 @@ void pullback_upsample(const OpCall& call, View delta, int, View dx, Write write
   kernels::pool(call.exec, {.x = delta, .y = dx, .window = squares(call.attrs, call.x[0].shape, 1), .write = write});
 }
 
-Shape infer_pad(const OpSite& site) { return result("pad", frame(site.attrs, image("pad", site), 0)); }
+Shape infer_pad(const OpSite& site) {
+  const Shape& x = image_of("pad", site);
+  return result("pad", frame(site.attrs, x, 0), x);
+}
 
 void predict_pad(const OpCall& call, View mu, Write write) {
   kernels::pool(call.exec, {.x = call.x[0], .y = mu, .window = frame(call.attrs, call.x[0].shape, 1), .write = write});
