@@ -172,13 +172,14 @@ void Graph::add_edge(const EdgeSpec& spec, std::vector<std::pair<std::string, Ed
     edge.name = name + "#" + std::to_string(twin);
   }
   std::vector<Shape> shapes;
-  located(spec.place, what, [&] {
+  const NodeId to = located(spec.place, what, [&] {
     for (const std::string& from : spec.from) {
       edge.from.push_back(find(from));
       shapes.push_back(node(edge.from.back()).shape);
     }
-    edge.prediction = prediction_for(find(spec.to), spec);
+    return find(spec.to);
   });
+  edge.prediction = prediction_for(to, spec);  // what is wrong with it is the node's, and has its place
   const Shape target = node(prediction(edge.prediction).node).shape;
 
   const Edge* sharer = nullptr;

@@ -226,6 +226,13 @@ TEST_CASE("graph: what is wrong is said, with names, shapes and places") {
     NodeSpec node = kTwo[0];
     node.place = "net.yaml:2:1";
     CHECK(error_of_graph({kTwo[0], node}, {}).starts_with("net.yaml:2:1: "));
+    // Also where an edge of another place asks for what is wrong with the node.
+    node = kTwo[1];
+    node.place = "net.yaml:2:1";
+    node.energy.precision = {-2};
+    placed = edge({"a"}, "b", {linear()});
+    placed.place = "net.yaml:7:3";
+    CHECK(error_of_graph({kTwo[0], node}, {placed}) == "net.yaml:2:1: prediction b: a precision cannot be negative");
   }
   SUBCASE("two predictions of one name would share their memory") {
     NodeSpec node{.name = "p", .shape = {3}};
