@@ -328,7 +328,12 @@ Config read_config(ConfigTree tree) {
   config.dtype = read_dtype(fields);
   config.gemm = read_gemm(fields, config.dtype);
   if (const ConfigTree* task = fields.child("task")) read_task(*task, config);
-  const ConfigTree* data = config.check_task ? fields.child("data") : &fields.required_child("data");
+  const ConfigTree* data =
+      config.check_task ? fields.child("data")
+                        : &fields.required_child(
+                              "data",
+                              "add it here. Without data a network cannot be trained, but pc graph, check and bench "
+                              "take one with task: {check: {clamp: [INPUT, TARGET]}}, which names its nodes");
   if (data != nullptr) config.data = read_data(*data, config.seed);
   const bool text = data != nullptr && config.data.request.set == "text";
   if (text != config.next_token.has_value()) {

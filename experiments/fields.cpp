@@ -161,14 +161,15 @@ const ConfigTree* Fields::child(std::string_view key) {
   return map_->find(key);
 }
 
-const ConfigTree& Fields::required_child(std::string_view key) {
+const ConfigTree& Fields::required_child(std::string_view key, std::string_view mended) {
   if (const ConfigTree* node = child(key)) return *node;
   std::vector<std::string> strangers;
   for (const ConfigTree::Entry& e : map_->entries()) {
     if (std::find(known_.begin(), known_.end(), e.key) == known_.end()) strangers.push_back(e.key);
   }
   const std::string near = nearest(key, strangers);
-  fail_at(place_, name_of(key), " is missing; ", near.empty() ? "add it here" : "is \"" + near + "\" meant for it?");
+  fail_at(place_, name_of(key), " is missing; ",
+          near.empty() ? std::string(mended) : "is \"" + near + "\" meant for it?");
 }
 
 void Fields::done() const {

@@ -116,7 +116,8 @@ class Fields {
 
   /// Marks the key as known; null when it is missing.
   const ConfigTree* child(std::string_view key);
-  const ConfigTree& required_child(std::string_view key);
+  /// `mended` says what to do where it is missing.
+  const ConfigTree& required_child(std::string_view key, std::string_view mended = "add it here");
 
   /// Call it last: refuses every key that was not asked for.
   void done() const;

@@ -307,6 +307,8 @@ TEST_CASE("mistakes in a config: each has its place and its message") {
   CHECK(has(message(config_with(kMlp, "dtype: float16\n")), "dtype"));
   CHECK(has(message(config_with(kMlp, "nmae: x\n")), "unknown key nmae; did you mean \"name\"?"));
   CHECK(has(message("data: {set: glyphs}\n" + kMlp + "\n"), "name"));
+  CHECK(has(message("name: t\n" + kMlp + "\n"), "t.yaml:1:1: data is missing; add it here"));
+  CHECK(has(message("name: t\n" + kMlp + "\n"), "task: {check: {clamp: [INPUT, TARGET]}}"));
   CHECK(has(message("name: a/b\ndata: {set: glyphs}\n" + kMlp + "\n"), "cannot be \"a/b\""));
   CHECK(has(message("name: t\ndata: {set: mnst}\n" + kMlp + "\n"), "t.yaml:2:13: "));
   CHECK(has(message("name: t\ndata: {set: mnst}\n" + kMlp + "\n"), "mnist"));
