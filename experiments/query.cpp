@@ -43,8 +43,8 @@ double number(const std::string& text, const std::string& what) {
   return value;
 }
 
-/// "3" or "0-9"
-std::vector<std::int64_t> range(const std::string& text, const std::string& what) {
+/// "3" or "0-9", of so many.
+std::vector<std::int64_t> range(const std::string& text, const std::string& what, std::int64_t count) {
   std::vector<std::int64_t> ends;
   for (const std::string& word : split(text, '-')) {
     std::int64_t value = -1;
@@ -53,6 +53,7 @@ std::vector<std::int64_t> range(const std::string& text, const std::string& what
   }
   PC_CHECK(ends.size() <= 2 && ends.front() >= 0 && ends.back() >= ends.front(), "query", what,
            " takes N or N-M, whole numbers from 0 on, not \"", text, "\"");
+  PC_CHECK(ends.back() < count, "query", "there is no ", what, " ", ends.back(), "; there are ", count, ", from 0 on");
   std::vector<std::int64_t> list(static_cast<std::size_t>(ends.back() - ends.front() + 1));
   std::iota(list.begin(), list.end(), ends.front());
   return list;
@@ -61,7 +62,6 @@ std::vector<std::int64_t> range(const std::string& text, const std::string& what
 Rows one_hot(const std::vector<std::int64_t>& classes, std::int64_t width, const ClassifyConfig& task) {
   Rows rows = Rows::Constant(std::ssize(classes), width, task.off);
   for (std::size_t i = 0; i < classes.size(); ++i) {
-    PC_CHECK(classes[i] < width, "query", "there is no class ", classes[i], "; there are ", width);
     rows(static_cast<std::int64_t>(i), classes[i]) = task.on;
   }
   return rows;
@@ -454,8 +454,8 @@ Rows Query::values_of(const std::string& what, NodeId id) {
   const std::size_t colon = what.find(':');
   const std::string kind = what.substr(0, colon), rest = colon == std::string::npos ? "" : what.substr(colon + 1);
   if (kind == "index") {
-    const std::vector<std::int64_t> list = range(rest, "index");
     const Part& from = part("test");
+    const std::vector<std::int64_t> list = range(rest, "index", from.count);
     if (id == label_) return labels(from, list.front(), std::ssize(list));
     PC_CHECK(width == feed_.size(), "query", "node ", node.name, " has shape ", node.shape.text(),
              ", but an example has ", feed_.size(), " values");
@@ -464,7 +464,7 @@ Rows Query::values_of(const std::string& what, NodeId id) {
   if (kind == "class") {
     PC_CHECK(id == label_ && !config_.next_token, "query",
              "class:N says something of a node that holds one label, not of ", node.name);
-    return one_hot(rest == "all" ? range("0-" + std::to_string(width - 1), "class") : range(rest, "class"), width,
+    return one_hot(range(rest == "all" ? "0-" + std::to_string(width - 1) : rest, "class", width), width,
                    config_.classify);
   }
   if (kind == "value") {

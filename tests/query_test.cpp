@@ -529,8 +529,9 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({}, "nothing is said");
     fails({"complete", "--keep", "middle"}, "there is no part \"middle\"");
     fails({"--clamp", "label=class:10"}, "there is no class 10");
+    fails({"--clamp", "label=class:0-999999999999999"}, "there is no class 999999999999999; there are 10, from 0 on");
     fails({"--clamp", "lable=class:1"}, "no node named");
-    fails({"--clamp", "image=index:60"}, "but the part has 60");
+    fails({"--clamp", "image=index:60"}, "there is no index 60; there are 60, from 0 on");
     fails({"--clamp", "image=none.png"}, "none.png");
     fails({"replay"}, "task sequence");
     fails({"sample"}, "temperature");
