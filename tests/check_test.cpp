@@ -147,6 +147,14 @@ TEST_CASE("compare: keeps the worst of each number, and a wrong gradient fails")
   compare(beside_small, {{"a", {1, 0}}, {"b", {0, 10}}, {"c", {2e-12}}}, small);
   CHECK_FALSE(beside_small.parameters[2].zero);
   CHECK(beside_small.worst.relative == Approx(1));
+  for (const double broken : {kNaN, kInfinity}) {
+    Measured none{.exact = true, .tolerance = 1e-10};
+    compare(none, {{"a", {1, 0}}, {"b", {0, 0}}}, {{"a", {1, 0}}, {"b", {broken, broken}}});
+    CHECK(none.failed());
+    Measured nowhere{.exact = true, .tolerance = 1e-10};
+    compare(nowhere, {{"a", {0}}}, {{"a", {broken}}});
+    CHECK(nowhere.failed());
+  }
   Measured nothing{.exact = true, .tolerance = 1e-10};
   compare(nothing, {{"a", {1e-30}}}, {{"a", {0}}});
   CHECK(nothing.failed());

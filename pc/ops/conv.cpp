@@ -10,7 +10,6 @@
 #include "kernels/arithmetic.h"
 #include "pc/ops/images.h"
 #include "pc/ops/ops.h"
-#include "pc/ops/settings.h"
 
 namespace pc::ops {
 namespace {
@@ -38,30 +37,26 @@ constexpr AttrSpec kTransposeAttrs[] = {
     {"bias", 1, "whether there is a bias, one for each channel", AttrSpec::Kind::flag},
 };
 
-std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, double least) {
-  return whole_setting(who, attrs, name, least, 999999);
-}
-
 /// The window over images of this shape.
 Window window(const char* who, const Attrs& attrs, std::int64_t height, std::int64_t width, std::int64_t channels) {
-  const std::int64_t kernel = whole(who, attrs, "kernel", 1);
+  const std::int64_t kernel = image_setting(who, attrs, "kernel", 1);
   return {.height = height,
           .width = width,
           .channels = channels,
           .kernel_h = kernel,
           .kernel_w = kernel,
-          .stride = whole(who, attrs, "stride", 1),
-          .padding = whole(who, attrs, "padding", 0),
-          .dilation = whole(who, attrs, "dilation", 1)};
+          .stride = image_setting(who, attrs, "stride", 1),
+          .padding = image_setting(who, attrs, "padding", 0),
+          .dilation = image_setting(who, attrs, "dilation", 1)};
 }
 
 /// Channels of the result, once it is known that x holds images and that groups divide both.
 std::int64_t channels(const char* who, const OpSite& site) {
   const Shape& x = image_of(who, site);
-  const std::int64_t asked = whole(who, site.attrs, "channels", 0);
+  const std::int64_t asked = image_setting(who, site.attrs, "channels", 0);
   const bool known = asked > 0 || (site.wanted.has_value() && site.wanted->rank() == 3);
   PC_CHECK(known, who, "its channels are not known here; write {", who, ": {channels: N}}");
-  const std::int64_t out = asked > 0 ? asked : (*site.wanted)[2], groups = whole(who, site.attrs, "groups", 1);
+  const std::int64_t out = asked > 0 ? asked : (*site.wanted)[2], groups = image_setting(who, site.attrs, "groups", 1);
   PC_CHECK(x[2] % groups == 0 && out % groups == 0, who, groups, " groups do not divide ", x[2], " channels into ", out,
            "; ", axes_of_image(x));
   return out;
@@ -79,7 +74,7 @@ Shape infer_transpose(const OpSite& site) {
   const std::int64_t out = channels("conv_transpose2d", site);
   const Shape& x = site.sources[0];
   const Window w = window("conv_transpose2d", site.attrs, 1, 1, out);
-  const std::int64_t extra = whole("conv_transpose2d", site.attrs, "output_padding", 0);
+  const std::int64_t extra = image_setting("conv_transpose2d", site.attrs, "output_padding", 0);
   PC_CHECK(extra < w.stride, "conv_transpose2d", "output_padding ", extra, " must be below the stride ", w.stride);
   const auto extent = [&](std::int64_t in) {
     return (in - 1) * w.stride - 2 * w.padding + w.dilation * (w.kernel_h - 1) + 1 + extra;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "pc/op.h"
+#include "pc/ops/settings.h"
 
 namespace pc::ops {
 
@@ -13,6 +14,11 @@ inline std::string axes_of_image(const Shape& x) {
          std::to_string(x[2]) +
          " channels, the last axis; write channels_last before the operator where the channels come first (as in data "
          "sets), and only there";
+}
+
+/// Of a window or of channels, which are counted.
+inline std::int64_t image_setting(const char* who, const Attrs& attrs, std::string_view name, double least) {
+  return whole_setting(who, attrs, name, least, 999999);
 }
 
 inline const Shape& image_of(const char* who, const OpSite& site) {

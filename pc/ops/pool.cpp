@@ -9,7 +9,6 @@
 #include "kernels/pool_change.h"
 #include "pc/ops/images.h"
 #include "pc/ops/ops.h"
-#include "pc/ops/settings.h"
 
 namespace pc::ops {
 namespace {
@@ -24,20 +23,16 @@ constexpr AttrSpec kAttrs[] = {
 constexpr AttrSpec kUpsample[] = {{"by", 2, "how many rows, and columns, each becomes"}};
 constexpr AttrSpec kPad[] = {{"by", 1, "rows and columns of zeros on each side"}};
 
-std::int64_t whole(const char* who, const Attrs& attrs, std::string_view name, double least) {
-  return whole_setting(who, attrs, name, least, 999999);
-}
-
 /// The window of a pool over images whose dimensions begin at `axis` of x.
 Window window(const char* who, const Attrs& attrs, const Shape& x, int axis) {
-  const std::int64_t kernel = whole(who, attrs, "kernel", 1), stride = whole(who, attrs, "stride", 0);
+  const std::int64_t kernel = image_setting(who, attrs, "kernel", 1), stride = image_setting(who, attrs, "stride", 0);
   return {.height = x[axis],
           .width = x[axis + 1],
           .channels = x[axis + 2],
           .kernel_h = kernel,
           .kernel_w = kernel,
           .stride = stride == 0 ? kernel : stride,
-          .padding = whole(who, attrs, "padding", 0)};
+          .padding = image_setting(who, attrs, "padding", 0)};
 }
 
 Window whole_image(const Shape& x, int axis) {
@@ -47,7 +42,7 @@ Window whole_image(const Shape& x, int axis) {
 
 /// Squares that tile the image that comes out of upsample.
 Window squares(const Attrs& attrs, const Shape& x, int axis) {
-  const std::int64_t by = whole("upsample", attrs, "by", 1);
+  const std::int64_t by = image_setting("upsample", attrs, "by", 1);
   return {.height = by * x[axis],
           .width = by * x[axis + 1],
           .channels = x[axis + 2],
@@ -58,7 +53,10 @@ Window squares(const Attrs& attrs, const Shape& x, int axis) {
 
 /// Single places, of an image with padding.
 Window frame(const Attrs& attrs, const Shape& x, int axis) {
-  return {.height = x[axis], .width = x[axis + 1], .channels = x[axis + 2], .padding = whole("pad", attrs, "by", 0)};
+  return {.height = x[axis],
+          .width = x[axis + 1],
+          .channels = x[axis + 2],
+          .padding = image_setting("pad", attrs, "by", 0)};
 }
 
 Shape result(const char* who, const Window& w, const Shape& x) {
