@@ -773,6 +773,7 @@ TEST_CASE("regime auto: on a GPU a small network goes by warps or slices, a larg
   const auto chosen = [&](const std::vector<std::int64_t>& widths, DType operands) {
     const Problem problem = clamped_mlp(widths, 70, 5, "tanh");
     PlanSpec spec = plan_for(problem, 3);
+    spec.regime = Regime::automatic;
     spec.operands = operands;
     Run run(problem, spec, DType::f32);
     return run.trainer.plan(problem.batch).regime();
