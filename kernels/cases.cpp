@@ -303,6 +303,15 @@ class Maker {
         [](const Exec& exec, const Views& in, const Views& out) {
           change_error(exec, {.delta = out[0], .dx = in[0], .change = in[1], .narrow = {out[1], out[2]}});
         });
+    add("change_error", "dz as an operand alone", {matrix(), matrix(), matrix()},
+        {matrix(Content::nan), half, scalar(0)}, [](const Exec& exec, const Views& in, const Views& out) {
+          change_error(exec, {.delta = out[0],
+                              .dx = in[0],
+                              .z = in[1],
+                              .change = in[2],
+                              .f = Activation::relu,
+                              .narrow = {out[1], out[2]}});
+        });
     add("map_change", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
         [](const Exec& exec, const Views& in, const Views& out) {
           map_change(exec, {.x = in[0], .dx = in[1], .y = out[0], .f = Activation::relu, .narrow = {out[1], out[2]}});

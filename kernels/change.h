@@ -34,8 +34,8 @@ struct MapChangeArgs {
 
 /// The error of a Gaussian prediction mu = f(z):
 ///   e = start + dx - (f(z + change) - f(z));  delta = p e;  dz = p e f'(z + change);  energy = 1/2 sum p e^2
-/// All [rows, cols]. Empty views: no error at the start; a value, or a pre-activation, that has not moved. Without an
-/// activation z is not needed, and dz is delta: leave both empty.
+/// All [rows, cols]. Empty views: no error at the start; a value, or a pre-activation, that has not moved; a dz that is
+/// wanted as an operand alone. Without an activation z is not needed, and dz is delta: leave both empty.
 struct ChangeErrorArgs {
   View delta;
   View start = {}, dx = {}, z = {}, change = {};
@@ -44,7 +44,7 @@ struct ChangeErrorArgs {
   double leak = 0.01;
   double precision = 1.0;
   View precisions = {};  // one per column, multiplies `precision`
-  Narrowed narrow = {};  // what goes on to the edge: dz, or without one delta
+  Narrowed narrow = {};  // what goes on to the edge: dz, or without an activation delta
 
   void check() const {
     for (const View* view : {&start, &dx, &z, &change, &dz}) {

@@ -17,7 +17,9 @@ void Operands::catch_up() {
   for (; seen_ < program_->calls().size(); ++seen_) {
     for (const Touch& touch : program_->calls()[seen_].touches) {
       if (!touch.write) continue;
-      for (Copy& copy : copies_) copy.fresh = copy.fresh && !overlap(touch.view, copy.of);
+      for (Copy& copy : copies_) {
+        if (overlap(touch.view, copy.of)) copy.fresh = copy.alone = false;
+      }
     }
     for (const Touch& touch : program_->calls()[seen_].touches) {
       if (!touch.write) continue;
@@ -45,7 +47,7 @@ View Operands::of(const Op& op, const View& of, Magnitude magnitude) {
   if (!narrower()) return network_.operand(of, type_, 0);
   catch_up();
   Copy& made = copy(of, magnitude);
-  if (!made.fresh) {
+  if (!made.fresh && !made.alone) {
     Exec exec = network_.exec();
     exec.recorder = program_;
     kernels::narrow(exec, {.x = of, .to = {made.copy, network_.overflow()}});
@@ -108,7 +110,7 @@ std::vector<View> Operands::weights(EdgeId edge, int link) {
 }
 
 View Operands::teaching(const Link& link, std::size_t param, const View& delta) {
-  return is_weight(link, param) ? of(*link.op, delta, Magnitude::change) : delta;
+  return is_weight(link, param) || alone(delta) ? of(*link.op, delta, Magnitude::change) : delta;
 }
 
 bool Operands::is_weight(const Link& link, std::size_t param) const {
@@ -119,6 +121,18 @@ kernels::Narrowed Operands::beside(const View& of, Magnitude magnitude) {
   if (!narrower()) return {};
   catch_up();
   return {copy(of, magnitude).copy, network_.overflow()};
+}
+
+kernels::Narrowed Operands::instead_of(const View& of, Magnitude magnitude) {
+  catch_up();
+  Copy& made = copy(of, magnitude);
+  made.alone = true;
+  return {made.copy, network_.overflow()};
+}
+
+bool Operands::alone(const View& of) {
+  catch_up();
+  return std::any_of(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.alone && c.of.data == of.data; });
 }
 
 }  // namespace pc

@@ -34,7 +34,7 @@ class Operands {
   [[nodiscard]] std::vector<View> split_weights(EdgeId edge, int link);
   /// The weights of a link of an edge; biases are no operands.
   [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
-  /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is.
+  /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is, if it is.
   [[nodiscard]] View teaching(const Link& link, std::size_t param, const View& delta);
   /// Whether operands have 16 bits, and so are copies.
   [[nodiscard]] bool copies() const { return type_ == DType::f16 || type_ == DType::bf16; }
@@ -42,6 +42,8 @@ class Operands {
   [[nodiscard]] int exponent(Magnitude magnitude) const;
   /// For a kernel that writes `of` and may write the operand too; empty where there is none.
   [[nodiscard]] kernels::Narrowed beside(const View& of, Magnitude magnitude);
+  /// For a kernel that writes the operand in place of `of`: until somebody writes `of`, all get the operand.
+  [[nodiscard]] kernels::Narrowed instead_of(const View& of, Magnitude magnitude);
   /// Whether they lose digits.
   [[nodiscard]] bool lossy() const { return type_ != DType::f32; }
   /// Whether operands are other memory than what they are made from.
@@ -51,12 +53,14 @@ class Operands {
   struct Copy {
     View of, copy;
     bool fresh = false;
+    bool alone = false;  // `of` holds nothing
   };
   void catch_up();
   [[nodiscard]] std::int64_t run_of(EdgeId edge, int link) const;
   View split(const View& of, std::int64_t run, bool weights);
   [[nodiscard]] bool is_weight(const Link& link, std::size_t param) const;
   Copy& copy(const View& of, Magnitude magnitude);
+  [[nodiscard]] bool alone(const View& of);
 
   Network& network_;
   DType type_;

@@ -126,7 +126,8 @@ class PlanBuilder {
   [[nodiscard]] bool moved(NodeId v) const { return node(v).version != node(v).start_version; }
   [[nodiscard]] bool wants_whole(NodeId v) const;
   [[nodiscard]] bool feeds_products(NodeId v) const;
-  [[nodiscard]] bool as_operand_alone(EdgeId e, int link);
+  template <class Args>
+  void send_on(Args& args, EdgeId e, int link);
   View change(NodeId v);
   View whole(NodeId v);
   View whole_mu(PredictionId p);

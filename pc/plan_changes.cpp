@@ -254,10 +254,16 @@ bool PlanBuilder::predict_change(PredictionId p) {
   return any;
 }
 
-/// Whether what arrives at the output of a link is written as an operand, and not as float32.
-bool PlanBuilder::as_operand_alone(EdgeId e, int link) {
-  const PredictionState& s = state(graph_.edge(e).prediction);
-  return by_changes_ && s.pooled && link == last_made(e) && link_of(e, link).op->products && operands_.narrower();
+/// Where an error's kernel puts what goes on to an edge, at the output of a link. What products take as an operand of
+/// fewer bits nobody wants as float32: a bias too learns from the operand.
+template <class Args>
+void PlanBuilder::send_on(Args& args, EdgeId e, int link) {
+  const View dz = network_.link_buffer("dz", e, link, spec_.batch);
+  if (link_of(e, link).op->products && operands_.narrower()) {
+    args.narrow = operands_.instead_of(dz, Magnitude::change);
+  } else {
+    args.dz = dz;
+  }
 }
 
 void PlanBuilder::compare_pooled(PredictionId p, const Terms& t, const View& energy, double factor) {
@@ -265,7 +271,6 @@ void PlanBuilder::compare_pooled(PredictionId p, const Terms& t, const View& ene
   const EdgeId e = prediction.edges[0];
   const int last = last_made(e);
   const Link& f = link_of(e, last + 1);
-  const View dz = network_.link_buffer("dz", e, last, spec_.batch);
   kernels::PoolErrorArgs args{
       .delta = delta(p),
       .top = state(p).exact_start ? buffer("x0", prediction.node) : buffer("mu_start", prediction.node),
@@ -280,8 +285,7 @@ void PlanBuilder::compare_pooled(PredictionId p, const Terms& t, const View& ene
       .precisions = t.precisions};
   if (node(prediction.node).free != Free::none && moved(prediction.node)) args.dx = change(prediction.node);
   if (state(p).changed) args.change = network_.link_buffer("change", e, last, spec_.batch);
-  if (!as_operand_alone(e, last)) args.dz = dz;
-  if (link_of(e, last).op->products) args.narrow = operands_.beside(dz, Magnitude::change);
+  send_on(args, e, last);
   kernels::pool_error(exec_, args);
 }
 
@@ -306,21 +310,21 @@ void PlanBuilder::compare_changes(PredictionId p, const Terms& t, const View& en
       .delta = delta(p), .energy = energy, .precision = factor * t.precision, .precisions = t.precisions};
   args.start = start_error(p);
   if (node(prediction.node).free != Free::none && moved(prediction.node)) args.dx = change(prediction.node);
-  bool product = false;
   if (s.fused && !stays) {
     const EdgeId e = prediction.edges[0];
     const Link& last = link_of(e, last_link(e));
     args.f = *last.op->activation;
     args.leak = leak_of(last);
     args.z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
-    args.dz = network_.link_buffer("dz", e, last_link(e) - 1, spec_.batch);
     if (s.changed) args.change = network_.link_buffer("change", e, last_link(e) - 1, spec_.batch);
-    product = link_of(e, last_link(e) - 1).op->products;
+    send_on(args, e, last_link(e) - 1);
   } else {
     if (s.changed) args.change = network_.prediction_buffer("dmu", p, spec_.batch);
-    for (const EdgeId e : prediction.edges) product = product || link_of(e, last_link(e)).op->products;
+    const auto product = [&](EdgeId e) { return link_of(e, last_link(e)).op->products; };
+    if (!stays && std::any_of(prediction.edges.begin(), prediction.edges.end(), product)) {
+      args.narrow = operands_.beside(args.delta, Magnitude::change);
+    }
   }
-  if (product && !stays) args.narrow = operands_.beside(s.fused ? args.dz : args.delta, Magnitude::change);
   kernels::change_error(exec_, args);
 }
 

@@ -392,8 +392,7 @@ void PlanBuilder::gradients_of(EdgeId e) {
     const std::vector<View> x = operands(e, link), w = operands_.weights(e, link), state = state_of(e, link);
     for (std::size_t i = 0; i < l.params.size(); ++i) {
       const Write write = written_.insert(l.params[i]).second ? Write::set : Write::add;
-      const View delta = as_operand_alone(e, link) ? operands_.of(*l.op, arriving(e, link), Magnitude::change)
-                                                   : operands_.teaching(l, i, arriving(e, link));
+      const View delta = operands_.teaching(l, i, arriving(e, link));
       l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link), false, state}, delta, static_cast<int>(i),
                         network_.gradient(l.params[i]), write);
     }

@@ -209,6 +209,49 @@ TEST_CASE("operands: gradients err by their bits, and not by more, in every laye
   CHECK(error_of_form(Form::values, DType::tf32) > 5e-3);
 }
 
+TEST_CASE("operands: what a step leaves nobody reads in the next") {
+  // Errors that go on as operands alone leave their float32 unwritten: who read it would find NaN.
+  int poisoned = 0;
+  const auto check = [&](const Problem& problem, const PlanSpec& spec) {
+    Run clean(problem, spec, DType::f32), run(problem, spec, DType::f32);
+    clean.step();
+    run.step();
+    for (const auto& [name, view] : run.network.arena().views()) {
+      for (const char* kind : {"dz/", "change/", "dmu/", "back/"}) {
+        if (!name.starts_with(kind)) continue;
+        run.network.arena().write(view, Values(static_cast<std::size_t>(view.count()), NAN));
+        ++poisoned;
+      }
+    }
+    clean.step();
+    run.step();
+    check_same_numbers(run, clean);
+  };
+  constexpr int kLong = 70;  // steps, of which not each is written out
+  for (std::uint64_t seed = 500; seed < 580; ++seed) {
+    CAPTURE(seed);
+    const Problem problem = wild_problem(seed, {.cycles = seed % 2 == 0});
+    PlanSpec spec = wild_plan(seed, problem);
+    if (seed % 4 == 0) spec.relax.steps = kLong;
+    if (spec.schedule->learn == Learn::at_end && seed % 3 != 0) spec.form = Form::changes;
+    spec.operands = seed % 5 == 0 ? DType::f16 : DType::bf16;
+    check(problem, spec);
+  }
+  const Problem chain = clamped_mlp({6, 5, 7, 4, 3}, 4, 11);
+  for (const char* schedule : {"pc", "ipc", "fixed_prediction", "zil", "fa_zil", "epc", "ep", "backprop"}) {
+    CAPTURE(schedule);
+    for (const int steps : {4, kLong}) {
+      CAPTURE(steps);
+      PlanSpec spec = plan_for(chain, steps);
+      spec.schedule = &find_schedule(schedule);
+      spec.learn = LearnSpec{};
+      spec.operands = DType::bf16;
+      check(chain, spec);
+    }
+  }
+  CHECK(poisoned > 100);
+}
+
 TEST_CASE("exact schedules in float32 keep their digits where errors fade from layer to layer") {
   // Weights of a tenth of the usual size: each layer's error is a tenth of the one above, and the lowest a
   // ten-thousandth of the values that it moves.
