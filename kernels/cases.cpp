@@ -125,6 +125,10 @@ class Maker {
   [[nodiscard]] CaseView matrix(std::int64_t rows, std::int64_t cols, Content content = Content::normal) const {
     return {.shape = {rows, cols}, .dtype = dtype_, .content = content, .wide = wide_};
   }
+  [[nodiscard]] static CaseView rounded(CaseView view) {
+    view.dtype = DType::bf16;
+    return view;
+  }
   [[nodiscard]] CaseView column(std::int64_t n) const { return {.shape = {n}, .dtype = dtype_}; }
   [[nodiscard]] CaseView column_row(Content content = Content::normal) const {
     return {.shape = {cols_}, .dtype = dtype_, .content = content};
@@ -225,6 +229,15 @@ class Maker {
                 a.exponent = 1;
                 gemm(exec, {.a = a, .b = in[1], .c = out[0], .trans_a = Trans{ta}, .trans_b = Trans{tb}, .beta = -0.5});
               });
+          if (type != DType::bf16) continue;
+          add("gemm", std::string("bfloat16 into bfloat16") + (ta ? ", t" : ", n") + (tb ? 't' : 'n'),
+              {ta ? coarse(type, inner, rows_) : coarse(type, rows_, inner),
+               tb ? coarse(type, cols_, inner) : coarse(type, inner, cols_)},
+              {rounded(matrix(Content::nan))}, [=](const Exec& exec, const Views& in, const Views& out) {
+                View a = in[0];
+                a.exponent = 1;
+                gemm(exec, {.a = a, .b = in[1], .c = out[0], .trans_a = Trans{ta}, .trans_b = Trans{tb}, .alpha = 0.5});
+              });
         }
       }
       for (const Write write : kWrites) {
@@ -293,8 +306,31 @@ class Maker {
           add_change(exec, {.x = in[0], .dx = in[1], .y = out[0]});
         });
     if (dtype_ != DType::f32) return;
-    CaseView half = matrix(Content::nan);
-    half.dtype = DType::bf16;
+    const CaseView half = rounded(matrix(Content::nan));
+    for (const Activation f : {Activation::identity, Activation::tanh}) {
+      const bool curved = f != Activation::identity;
+      add("change_error", curved ? "rounded change, activation" : "rounded change",
+          {matrix(), matrix(), rounded(matrix())}, {matrix(Content::nan), half, scalar(0)},
+          [f, curved](const Exec& exec, const Views& in, const Views& out) {
+            change_error(exec, {.delta = out[0],
+                                .dx = in[0],
+                                .z = curved ? in[1] : View{},
+                                .change = in[2],
+                                .f = f,
+                                .narrow = {out[1], out[2]}});
+          });
+    }
+    add("change_error", "rounded change, energy", {matrix(), matrix(), rounded(matrix())},
+        {matrix(Content::nan), matrix(Content::nan), per_row()},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          change_error(exec, {.delta = out[0],
+                              .start = in[0],
+                              .z = in[1],
+                              .change = in[2],
+                              .dz = out[1],
+                              .energy = out[2],
+                              .f = Activation::gelu});
+        });
     add("add_change", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
         [](const Exec& exec, const Views& in, const Views& out) {
           add_change(exec, {.x = in[0], .dx = in[1], .y = out[0], .narrow = {out[1], out[2]}});
@@ -660,6 +696,24 @@ class Maker {
 
   void value_updates() {
     if (dtype_ == DType::f32) {
+      add("value_sgd", "rounded back", {matrix(), rounded(matrix())}, {matrix(), matrix()},
+          [](const Exec& exec, const Views& in, const Views& out) {
+            value_sgd(
+                exec,
+                {.g = {.x = out[0], .own = in[0], .back = in[1]}, .velocity = out[1], .rate = 0.25, .momentum = 0.9});
+          });
+      add("value_sgd", "rounded back, steepest", {rounded(matrix())}, {matrix(), per_row()},
+          [](const Exec& exec, const Views& in, const Views& out) {
+            value_sgd(exec, {.g = {.x = out[0], .back = in[0], .steepest = out[1]}, .rate = 0.25});
+          });
+      add("value_adam", "rounded back", {matrix(), rounded(matrix()), scalar(3)},
+          {matrix(), matrix(), matrix(Content::positive)}, [](const Exec& exec, const Views& in, const Views& out) {
+            value_adam(exec, {.g = {.x = out[0], .own = in[0], .back = in[1]},
+                              .m = out[1],
+                              .v = out[2],
+                              .step = in[2],
+                              .rate = 0.05});
+          });
       CaseView half = matrix(Content::nan);
       half.dtype = DType::f16;
       add("value_sgd", "whole and narrow",
@@ -1099,6 +1153,18 @@ class Maker {
             v.exponent = 1;
             return v;
           };
+          if (type == DType::bf16 && write == Write::set) {
+            add("conv", variant + " bfloat16", {coarse(batch, image), filters},
+                {rounded(matrix(batch, result, Content::nan))},
+                [=](const Exec& exec, const Views& in, const Views& out) {
+                  conv(exec, {.x = scaled(in[0]), .w = in[1], .y = out[0], .shape = shape});
+                });
+            add("conv_pullback", variant + " bfloat16", {coarse(batch, result), filters},
+                {rounded(matrix(batch, image, Content::nan))},
+                [=](const Exec& exec, const Views& in, const Views& out) {
+                  conv_pullback(exec, {.dy = scaled(in[0]), .w = in[1], .dx = out[0], .shape = shape});
+                });
+          }
           add("conv", variant, {coarse(batch, image), filters}, {matrix(batch, result, before(write))},
               [=](const Exec& exec, const Views& in, const Views& out) {
                 conv(exec, {.x = scaled(in[0]), .w = in[1], .y = out[0], .shape = shape, .write = write});
@@ -1186,6 +1252,17 @@ class Maker {
       if (dtype_ != DType::f32) continue;
       CaseView half = new_image;
       half.dtype = DType::f16;
+      add("pool_error", size + "rounded change", {seen, seen, image, rounded(image)}, {new_seen, new_image},
+          [=](const Exec& exec, const Views& in, const Views& o) {
+            pool_error(exec, {.delta = o[0],
+                              .top = in[0],
+                              .z = in[2],
+                              .dx = in[1],
+                              .change = in[3],
+                              .dz = o[1],
+                              .window = w,
+                              .f = Activation::gelu});
+          });
       add("pool_error", size + "narrow", {seen, seen, image, image}, {new_seen, half, scalar(0)},
           [=](const Exec& exec, const Views& in, const Views& o) {
             View operand = o[1];

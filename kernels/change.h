@@ -35,7 +35,8 @@ struct MapChangeArgs {
 /// The error of a Gaussian prediction mu = f(z):
 ///   e = start + dx - (f(z + change) - f(z));  delta = p e;  dz = p e f'(z + change);  energy = 1/2 sum p e^2
 /// All [rows, cols]. Empty views: no error at the start; a value, or a pre-activation, that has not moved; a dz that is
-/// wanted as an operand alone. Without an activation z is not needed, and dz is delta: leave both empty.
+/// wanted as an operand alone. Without an activation z is not needed, and dz is delta: leave both empty. `change` may
+/// have been rounded to bfloat16.
 struct ChangeErrorArgs {
   View delta;
   View start = {}, dx = {}, z = {}, change = {};
@@ -47,9 +48,10 @@ struct ChangeErrorArgs {
   Narrowed narrow = {};  // what goes on to the edge: dz, or without an activation delta
 
   void check() const {
-    for (const View* view : {&start, &dx, &z, &change, &dz}) {
+    for (const View* view : {&start, &dx, &z, &dz}) {
       if (!view->empty()) check_alike("change_error", delta, *view);
     }
+    if (!change.empty()) check_alike_or_rounded("change_error", delta, change);
     PC_CHECK(f == Activation::identity || !z.empty(), "change_error", "an activation needs what it is applied to");
     PC_CHECK(energy.empty() || (energy.count() == delta.rows() && energy.dtype == DType::f64), "change_error",
              "energy must be float64, one per row");

@@ -87,10 +87,10 @@ void change_error_cpu(const ChangeErrorArgs& e, Share share) {
       const T* precisions = e.precisions.as<T>();
       const std::int64_t n = e.delta.cols();
       const bool as_operand = e.dz.empty() && !e.z.empty() && !e.narrow.y.empty();
-      std::vector<T> own_dz(static_cast<std::size_t>(as_operand ? n : 0));
+      std::vector<T> own_dz(static_cast<std::size_t>(as_operand ? n : 0)), room;
       // What is missing is asked about outside the loops over entries, which vectorise only so.
       each_row(share, e.delta.rows(), [&](std::int64_t row) {
-        const T *z = row_or_null<T>(e.z, row), *change = row_or_null<T>(e.change, row);
+        const T *z = row_or_null<T>(e.z, row), *change = unrounded_row(e.change, row, room);
         T *delta = e.delta.row<T>(row), *dz = as_operand ? own_dz.data() : row_or_null<T>(e.dz, row);
         // First the error itself and the slope; then what they are multiplied by.
         add_rows(n, row_or_null<T>(e.start, row), row_or_null<T>(e.dx, row), delta);

@@ -44,7 +44,8 @@ struct MapChange {
 template <class T, Activation f>
 struct ChangeError {
   static constexpr int kEntries = cu::kPack<T>;
-  cu::Matrix<T> start, dx, z, change, delta, dz;
+  cu::Matrix<T> start, dx, z, delta, dz;
+  cu::Rounded<T> change;
   cu::Narrow narrow;
   const T* precisions;
   T scale, leak;
@@ -53,9 +54,9 @@ struct ChangeError {
       : start(matrix<T>(e.start)),
         dx(matrix<T>(e.dx)),
         z(matrix<T>(e.z)),
-        change(matrix<T>(e.change)),
         delta(matrix<T>(e.delta)),
         dz(matrix<T>(e.dz)),
+        change(e.change),
         narrow(e.narrow),
         precisions(e.precisions.as<T>()),
         scale(T(e.precision)),

@@ -2,7 +2,8 @@
 // from an image to one row for each position of the window, [positions, places * channels],
 //   y = patches(x) w^T,   dx = patches^T(dy w),   dw = dy^T patches(x).
 // Products are gemm's, or cuDNN's (conv_cudnn.h), and have gemm's arithmetic: operands may be narrower than a float32
-// result. With groups, channels are split into as many parts, each with filters of its own.
+// result, and a result that is set, but for that of the filters, may be rounded to bfloat16. With groups, channels are
+// split into as many parts, each with filters of its own.
 #pragma once
 
 #include "kernels/kernel.h"
@@ -31,11 +32,10 @@ struct ConvShape {
              who, "image ", x.shape.text(), ", filters ", w.shape.text(), ", result ", y.shape.text(), " do not fit");
   }
   /// Of the two that are multiplied, and of what comes out.
-  static void check_types(const char* who, const View& a, const View& b, const View& result) {
-    with_float(result.dtype, [](auto) {});
-    const bool narrower = result.dtype == DType::f32 && is_operand(a.dtype);
-    PC_CHECK(a.dtype == b.dtype && (a.dtype == result.dtype || narrower), who, "cannot multiply ", name_of(a.dtype),
+  static void check_types(const char* who, const View& a, const View& b, const View& result, Write write) {
+    PC_CHECK(a.dtype == b.dtype && multiplies_into(a.dtype, result.dtype), who, "cannot multiply ", name_of(a.dtype),
              " by ", name_of(b.dtype), " into ", name_of(result.dtype));
+    PC_CHECK(result.dtype != DType::bf16 || write == Write::set, who, "bfloat16 is set, not added to");
   }
   [[nodiscard]] double flops(std::int64_t batch) const {
     return 2.0 * static_cast<double>(batch) * static_cast<double>(window.positions()) *
@@ -51,7 +51,7 @@ struct ConvArgs {
 
   void check() const {
     shape.check("conv", x, w, y);
-    ConvShape::check_types("conv", x, w, y);
+    ConvShape::check_types("conv", x, w, y, write);
   }
   void touches(Touches& t) const { t.read(x).read_all(w).write(y); }
   [[nodiscard]] double flops() const { return shape.flops(x.rows()); }
@@ -65,7 +65,7 @@ struct ConvPullbackArgs {
 
   void check() const {
     shape.check("conv_pullback", dx, w, dy);
-    ConvShape::check_types("conv_pullback", dy, w, dx);
+    ConvShape::check_types("conv_pullback", dy, w, dx, write);
   }
   void touches(Touches& t) const { t.read(dy).read_all(w).write(dx); }
   [[nodiscard]] double flops() const { return shape.flops(dx.rows()); }
@@ -79,7 +79,8 @@ struct ConvWeightArgs {
 
   void check() const {
     shape.check("conv_weight", x, dw, dy);
-    ConvShape::check_types("conv_weight", x, dy, dw);
+    with_float(dw.dtype, [](auto) {});
+    ConvShape::check_types("conv_weight", x, dy, dw, write);
   }
   void touches(Touches& t) const { t.read_all(x).read_all(dy).write(dw); }
   [[nodiscard]] double flops() const { return shape.flops(x.rows()); }

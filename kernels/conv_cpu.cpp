@@ -173,6 +173,10 @@ Share::Range all_rows(const View& v) { return {0, v.rows()}; }
 }  // namespace
 
 void conv_cpu(const ConvArgs& c, Share share) {
+  if (c.y.dtype == DType::bf16) {
+    return round_result(c.y, share,
+                        [&](const View& y) { conv_cpu({.x = c.x, .w = c.w, .y = y, .shape = c.shape}, share); });
+  }
   with_float(c.y.dtype, [&]<class T>(T) {
     const ConvShape& s = c.shape;
     const auto [begin, end] = share.of(c.x.rows());
@@ -194,6 +198,11 @@ void conv_cpu(const ConvArgs& c, Share share) {
 }
 
 void conv_pullback_cpu(const ConvPullbackArgs& c, Share share) {
+  if (c.dx.dtype == DType::bf16) {
+    return round_result(c.dx, share, [&](const View& dx) {
+      conv_pullback_cpu({.dy = c.dy, .w = c.w, .dx = dx, .shape = c.shape}, share);
+    });
+  }
   with_float(c.dx.dtype, [&]<class T>(T) {
     const ConvShape& s = c.shape;
     const auto [begin, end] = share.of(c.dx.rows());

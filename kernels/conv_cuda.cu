@@ -1,5 +1,7 @@
 // By cuDNN, where this build has it and it has the product; else patches of as many samples as the scratch memory holds
 // are laid out as one matrix and multiplied by gemm.
+#include <cuda_bf16.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -41,9 +43,16 @@ void lay_out(const BasicWindow<int>& window, int group, const T* image, std::int
                  });
 }
 
-/// Each entry of the image (of one group) gets the sum of the patches' entries that it was in, place by place.
-template <class T, int V>
-void gather_back(const BasicWindow<int>& window, int group, const T* patches, std::int64_t samples, T* image,
+template <class T>
+__device__ void put(T& out, T value, bool add) {
+  cu::store(out, value, add);
+}
+__device__ void put(__nv_bfloat16& out, float value, bool) { out = __float2bfloat16_rn(value); }
+
+/// Each entry of the image (of one group) gets the sum of the patches' entries that it was in, place by place; in an
+/// image of bfloat16 it is rounded.
+template <class T, int V, class Image>
+void gather_back(const BasicWindow<int>& window, int group, const T* patches, std::int64_t samples, Image* image,
                  std::int64_t image_ld, bool add, cudaStream_t stream) {
   using P = Pack<T, V>;
   const int depth = window.places() * group, out_height = window.out_height(), out_width = window.out_width();
@@ -60,8 +69,8 @@ void gather_back(const BasicWindow<int>& window, int group, const T* patches, st
         for (int i = 0; i < V; ++i) total.v[i] += entry.v[i];
       });
     });
-    P& to = *reinterpret_cast<P*>(image + sample * image_ld + std::int64_t{at} * w.channels + channel);
-    for (int i = 0; i < V; ++i) cu::store(to.v[i], total.v[i], add);
+    auto& to = *reinterpret_cast<Pack<Image, V>*>(image + sample * image_ld + std::int64_t{at} * w.channels + channel);
+    for (int i = 0; i < V; ++i) put(to.v[i], total.v[i], add);
   });
 }
 
@@ -97,12 +106,18 @@ View from(const View& v, std::int64_t row, std::int64_t col, const Shape& shape,
 /// One convolution on the device: how many samples go together, and their matrices. `images` is what has patches.
 class Worker {
  public:
-  Worker(const ConvShape& shape, const View& images, const View& results, CudaContext& context)
-      : shape_(shape), images_(images), results_(results), context_(context), plain_(shape.window.is_identity()) {
+  /// `type`: of patches.
+  Worker(const ConvShape& shape, const View& images, DType type, const View& results, CudaContext& context)
+      : shape_(shape),
+        images_(images),
+        results_(results),
+        context_(context),
+        type_(type),
+        plain_(shape.window.is_identity()) {
     // Products of narrow operands want rows to begin at multiples of 16 bytes.
-    const std::int64_t aligned = size_of(images.dtype) < sizeof(float) ? 8 : 1;
+    const std::int64_t aligned = size_of(type) < sizeof(float) ? 8 : 1;
     patch_ld_ = (shape.depth() + aligned - 1) / aligned * aligned;
-    const auto sample = static_cast<std::size_t>(shape.window.positions() * patch_ld_) * size_of(images.dtype);
+    const auto sample = static_cast<std::size_t>(shape.window.positions() * patch_ld_) * size_of(type);
     const bool packed = images.ld() == images.cols() && results.ld() == results.cols();
     constexpr std::size_t kScratch = CudaContext::kScratch;
     together_ = !packed ? 1 : plain_ ? images.rows() : std::max<std::int64_t>(1, std::int64_t(kScratch / sample));
@@ -141,17 +156,8 @@ class Worker {
   /// Brings what was written there to the images.
   void bring_back(std::int64_t first, std::int64_t samples, std::int64_t group, bool add) const {
     if (plain_) return;
-    with_float(images_.dtype, [&]<class T>(T) {
-      T* to = images_.row<T>(first) + group * shape_.in_group();
-      const auto* patches = static_cast<const T*>(patches_);
-      const auto window = shape_.window.narrow();
-      const int n = int(shape_.in_group());
-      if (wide<T>(shape_, images_, patch_ld_)) {
-        gather_back<T, kWidest<T>>(window, n, patches, samples, to, images_.ld(), add, context_.stream);
-      } else {
-        gather_back<T, 1>(window, n, patches, samples, to, images_.ld(), add, context_.stream);
-      }
-    });
+    if (images_.dtype == DType::bf16) return bring_to<float, __nv_bfloat16>(first, samples, group, add);
+    with_float(images_.dtype, [&]<class T>(T) { bring_to<T, T>(first, samples, group, add); });
   }
   [[nodiscard]] bool plain() const { return plain_; }
 
@@ -165,6 +171,18 @@ class Worker {
   }
 
  private:
+  template <class T, class Image>
+  void bring_to(std::int64_t first, std::int64_t samples, std::int64_t group, bool add) const {
+    auto* to = images_.row<Image>(first) + group * shape_.in_group();
+    const auto* patches = static_cast<const T*>(patches_);
+    const auto window = shape_.window.narrow();
+    const int n = int(shape_.in_group());
+    if (wide<T>(shape_, images_, patch_ld_)) {
+      gather_back<T, kWidest<T>>(window, n, patches, samples, to, images_.ld(), add, context_.stream);
+    } else {
+      gather_back<T, 1>(window, n, patches, samples, to, images_.ld(), add, context_.stream);
+    }
+  }
   [[nodiscard]] View plain(std::int64_t first, std::int64_t samples, std::int64_t group) const {
     const std::int64_t n = shape_.in_group();
     return from(images_, first, group * n, {samples * shape_.window.positions(), n}, shape_.window.channels);
@@ -172,7 +190,7 @@ class Worker {
   [[nodiscard]] View room(std::int64_t samples) const {
     return {.data = patches_,
             .shape = {samples * shape_.window.positions(), shape_.depth()},
-            .dtype = images_.dtype,
+            .dtype = type_,
             .device = Device::cuda,
             .stride = patch_ld_,
             .exponent = images_.exponent};
@@ -181,6 +199,7 @@ class Worker {
   const ConvShape& shape_;
   const View &images_, &results_;
   CudaContext& context_;
+  DType type_;
   bool plain_;
   std::int64_t patch_ld_, together_;
   void* patches_ = nullptr;
@@ -192,7 +211,7 @@ constexpr double beta(bool add) { return add ? 1.0 : 0.0; }
 
 void conv_cuda(const ConvArgs& c, CudaContext& context) {
   if (cu::conv_cudnn(cu::ConvProduct::result, c.shape, c.x, c.w, c.y, c.write, context)) return;
-  const Worker worker(c.shape, c.x, c.y, context);
+  const Worker worker(c.shape, c.x, c.x.dtype, c.y, context);
   worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
     for (std::int64_t g = 0; g < c.shape.groups; ++g) {
       gemm_cuda({.a = worker.patches(first, samples, g),
@@ -207,7 +226,9 @@ void conv_cuda(const ConvArgs& c, CudaContext& context) {
 
 void conv_pullback_cuda(const ConvPullbackArgs& c, CudaContext& context) {
   if (cu::conv_cudnn(cu::ConvProduct::image, c.shape, c.dx, c.w, c.dy, c.write, context)) return;
-  const Worker worker(c.shape, c.dx, c.dy, context);
+  // Patches are added up before they are rounded.
+  const DType sums = c.dx.dtype == DType::bf16 ? DType::f32 : c.dx.dtype;
+  const Worker worker(c.shape, c.dx, sums, c.dy, context);
   const bool add = c.write == Write::add;
   worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
     for (std::int64_t g = 0; g < c.shape.groups; ++g) {
@@ -223,7 +244,7 @@ void conv_pullback_cuda(const ConvPullbackArgs& c, CudaContext& context) {
 
 void conv_weight_cuda(const ConvWeightArgs& c, CudaContext& context) {
   if (cu::conv_cudnn(cu::ConvProduct::filters, c.shape, c.x, c.dw, c.dy, c.write, context)) return;
-  const Worker worker(c.shape, c.x, c.dy, context);
+  const Worker worker(c.shape, c.x, c.x.dtype, c.dy, context);
   worker.each_chunk([&](std::int64_t first, std::int64_t samples) {
     for (std::int64_t g = 0; g < c.shape.groups; ++g) {
       gemm_cuda({.a = worker.results(first, samples, g),

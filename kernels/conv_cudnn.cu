@@ -1,5 +1,5 @@
 // cuDNN's graph interface: a product, and a multiplication of it by a factor (of operands' exponents), which cuDNN
-// compiles into one kernel that writes float32.
+// compiles into one kernel that writes float32, or rounds to bfloat16.
 #include "kernels/conv_cudnn.h"
 
 #include <cuda_bf16.h>
@@ -109,8 +109,8 @@ struct Problem {
 
   [[nodiscard]] auto key() const {
     const auto& w = shape.window;
-    return std::tuple(product, operands(), images[0].outer, w.height, w.width, w.channels, w.kernel_h, w.kernel_w,
-                      w.stride, w.padding, w.dilation, shape.out_channels,
+    return std::tuple(product, operands(), types[result()], images[0].outer, w.height, w.width, w.channels, w.kernel_h,
+                      w.kernel_w, w.stride, w.padding, w.dilation, shape.out_channels,
                       std::tuple(images[0].ld, images[1].ld, images[2].ld));
   }
 };
@@ -191,7 +191,7 @@ Descriptor graph_of(const Problem& p, cudnnHandle_t handle, std::vector<Descript
   Descriptor one_number = tensor(kFactor, DType::f32, {1, 1, 1, 1, 1});
   one_number.set<char>(CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, {1});
   const Descriptor& factor = keep(std::move(one_number));
-  const Descriptor& out = keep(tensor(static_cast<std::int64_t>(result), DType::f32, p.images[result]));
+  const Descriptor& out = keep(tensor(static_cast<std::int64_t>(result), p.types[result], p.images[result]));
   Descriptor entry(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
   entry.set<cudnnPointwiseMode_t>(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, {CUDNN_POINTWISE_MUL});
   entry.set<cudnnDataType_t>(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, {CUDNN_DATA_FLOAT});
@@ -405,7 +405,7 @@ std::optional<Engine> choose(const Problem& p, const std::array<View, 3>& views,
 bool conv_cudnn(ConvProduct product, const ConvShape& shape, const View& x, const View& w, const View& y, Write write,
                 CudaContext& context) {
   const Problem p(product, shape, x, w, y);
-  const bool narrower = p.operands() != p.types[p.result()];
+  const bool narrower = p.operands() != DType::f32 && p.operands() != DType::f64;
   // Tensor cores read eight channels at a time; with fewer, patches are small, and gemm is faster.
   constexpr std::int64_t kChannels = 8;
   if (!narrower || shape.groups != 1 || shape.window.channels % kChannels != 0 || shape.out_channels % kChannels != 0) {

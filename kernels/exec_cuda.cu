@@ -93,8 +93,8 @@ Memory copy_of(const void* data, std::size_t bytes) {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
   Memory memory(allocate(bytes));
-  // From ordinary memory a copy returns when it has been read, not when it has arrived, and streams that do not wait for
-  // the default one could begin before.
+  // From ordinary memory a copy returns when it has been read, not when it has arrived, and streams that do not wait
+  // for the default one could begin before.
   PC_CUDA_CHECK(cudaMemcpy(memory, data, bytes, cudaMemcpyHostToDevice));
   PC_CUDA_CHECK(cudaStreamSynchronize(cudaStreamLegacy));
   PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
@@ -132,7 +132,9 @@ CudaContext::CudaContext(int device_index) : device(device_index) {
   PC_CUBLAS_CHECK(cublasSetStream(blas, stream));
   use_slot(0);  // after the stream, which would reset the workspace
   // float32 products in float32: tensor cores with fewer bits (TF32) have to be asked for, and are not.
-  PC_CUBLAS_CHECK(cublasSetMathMode(blas, CUBLAS_DEFAULT_MATH));
+  // What is added up is float32 also where the result is not.
+  PC_CUBLAS_CHECK(
+      cublasSetMathMode(blas, cublasMath_t(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)));
   PC_CUBLAS_CHECK(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED));
 }
 

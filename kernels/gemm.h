@@ -8,7 +8,7 @@ namespace pc::kernels {
 enum class Trans : bool { no, yes };
 
 /// op(a) [m, k], op(b) [k, n], c [m, n]. With beta = 0, c is not read. Operands may be narrower than a float32 c; what
-/// is added up is float32 all the same.
+/// is added up is float32 all the same. Of bfloat16 operands c may be too, where beta = 0.
 struct GemmArgs {
   View a, b, c;
   Trans trans_a = Trans::no, trans_b = Trans::no;
@@ -24,8 +24,9 @@ struct GemmArgs {
                        bn = trans_b == Trans::yes ? b.rows() : b.cols();
     PC_CHECK(am == m() && bn == n() && bk == k(), "gemm", "a ", a.shape.text(), ", b ", b.shape.text(), ", c ",
              c.shape.text(), " do not fit");
-    PC_CHECK(a.dtype == b.dtype && (a.dtype == c.dtype || (c.dtype == DType::f32 && is_operand(a.dtype))), "gemm",
-             "cannot multiply ", name_of(a.dtype), " by ", name_of(b.dtype), " into ", name_of(c.dtype));
+    PC_CHECK(a.dtype == b.dtype && multiplies_into(a.dtype, c.dtype), "gemm", "cannot multiply ", name_of(a.dtype),
+             " by ", name_of(b.dtype), " into ", name_of(c.dtype));
+    PC_CHECK(c.dtype != DType::bf16 || beta == 0, "gemm", "bfloat16 is set, not added to; beta must be 0");
   }
   void touches(Touches& t) const {
     if (trans_a == Trans::yes) {

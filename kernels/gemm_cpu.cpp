@@ -84,6 +84,13 @@ void gemm_widened(const GemmArgs& g, Share share) {
 }  // namespace
 
 void gemm_cpu(const GemmArgs& g, Share share) {
+  if (g.c.dtype == DType::bf16) {
+    return round_result(g.c, share, [&](const View& c) {
+      GemmArgs whole = g;
+      whole.c = c;
+      gemm_cpu(whole, share);
+    });
+  }
   if (g.a.dtype != g.c.dtype) return gemm_widened(g, share);
   const auto [begin, end] = share.of(g.m());
   const std::int64_t rows = end - begin;

@@ -1,6 +1,8 @@
 // Row-major matrices are column-major ones transposed, and c^T = op(b)^T op(a)^T: cuBLAS gets the two factors swapped.
 #include "kernels/gemm.h"
 
+#include <cuda_bf16.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -21,8 +23,8 @@ struct Arithmetic {
   cublasComputeType_t compute;
 };
 
-Arithmetic arithmetic(DType operands) {
-  switch (operands) {
+Arithmetic arithmetic(const GemmArgs& g) {
+  switch (g.a.dtype) {
     case DType::f64:
       return {CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F};
     case DType::tf32:
@@ -30,10 +32,16 @@ Arithmetic arithmetic(DType operands) {
     case DType::f16:
       return {CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
     case DType::bf16:
-      return {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+      return {CUDA_R_16BF, g.c.dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F, CUBLAS_COMPUTE_32F};
     default:
       return {CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
   }
+}
+
+/// Calls body(T{}) with the type of alpha and beta.
+template <class Body>
+void with_scale(const GemmArgs& g, Body&& body) {
+  with_float(g.c.dtype == DType::bf16 ? DType::f32 : g.c.dtype, body);
 }
 
 /// c = beta c: a product over no terms, for which cuBLAS finds the leading dimensions too small.
@@ -73,8 +81,8 @@ template <class T>
 void gemm_typed(const GemmArgs& args, CudaContext& context) {
   const GemmArgs g = widened(args);
   if (g.m() == 0 || g.n() == 0) return;
-  if (g.k() == 0) return scale_only<T>(g, context);
-  const Arithmetic how = arithmetic(g.a.dtype);
+  if (g.k() == 0) return g.c.dtype == DType::bf16 ? scale_only<__nv_bfloat16>(g, context) : scale_only<T>(g, context);
+  const Arithmetic how = arithmetic(g);
   const T alpha = T(std::ldexp(g.alpha, -g.a.exponent - g.b.exponent)), beta = T(g.beta);
   PC_CUBLAS_CHECK(cublasGemmEx_64(context.blas, operation(g.trans_b), operation(g.trans_a), g.n(), g.m(), g.k(), &alpha,
                                   g.b.data, how.operands, g.b.ld(), g.a.data, how.operands, g.a.ld(), &beta, g.c.data,
@@ -97,7 +105,7 @@ void gemms_typed(std::vector<const GemmArgs*> calls, CudaContext& context) {
   std::sort(calls.begin(), calls.end(),
             [](const GemmArgs* left, const GemmArgs* right) { return std::less<>{}(left->c.data, right->c.data); });
   const GemmArgs& g = *calls[0];
-  const Arithmetic how = arithmetic(g.a.dtype);
+  const Arithmetic how = arithmetic(g);
   const T alpha = T(std::ldexp(g.alpha, -g.a.exponent - g.b.exponent)), beta = T(g.beta);
   const auto a = [](const GemmArgs& args) { return args.a; };
   const auto b = [](const GemmArgs& args) { return args.b; };
@@ -125,11 +133,11 @@ void gemms_typed(std::vector<const GemmArgs*> calls, CudaContext& context) {
 }  // namespace
 
 void gemm_cuda_together(std::span<const GemmArgs* const> calls, CudaContext& context) {
-  with_float(calls[0]->c.dtype, [&]<class T>(T) { gemms_typed<T>({calls.begin(), calls.end()}, context); });
+  with_scale(*calls[0], [&]<class T>(T) { gemms_typed<T>({calls.begin(), calls.end()}, context); });
 }
 
 void gemm_cuda(const GemmArgs& g, CudaContext& context) {
-  with_float(g.c.dtype, [&]<class T>(T) { gemm_typed<T>(g, context); });
+  with_scale(g, [&]<class T>(T) { gemm_typed<T>(g, context); });
 }
 
 }  // namespace pc::kernels

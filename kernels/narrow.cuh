@@ -1,4 +1,4 @@
-// How CUDA kernels write operands: see kernels/narrow.h.
+// How CUDA kernels write operands, and read what products have rounded: see kernels/narrow.h.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -58,6 +58,42 @@ class Narrow {
   std::int64_t ld_ = 0;
   bool half_ = false;
   float scale_ = 1;
+};
+
+/// Entries of T, or float32 ones that a product has rounded to bfloat16. False where there are none.
+template <class T>
+class Rounded {
+ public:
+  Rounded() = default;
+  explicit Rounded(const View& v) : data_(v.data), ld_(v.ld()), rounded_(v.dtype == DType::bf16) {}
+
+  __device__ explicit operator bool() const { return data_ != nullptr; }
+  /// The entries, or zeros where there are none.
+  template <int n>
+  __device__ Pack<T, n> or_zero(At<n> at) const {
+    if (data_ == nullptr) return {};
+    const std::int64_t place = at.row * ld_ + at.col;
+    if constexpr (std::is_same_v<T, float>) {
+      if (rounded_) {
+        const auto short_ones =
+            *reinterpret_cast<const Pack<__nv_bfloat16, n>*>(static_cast<const __nv_bfloat16*>(data_) + place);
+        Pack<T, n> entries;
+        for (int i = 0; i < n; ++i) entries[i] = __bfloat162float(short_ones[i]);
+        return entries;
+      }
+    }
+    return *reinterpret_cast<const Pack<T, n>*>(static_cast<const T*>(data_) + place);
+  }
+  /// Whether packs may be read.
+  [[nodiscard]] bool packs() const {
+    const std::size_t bytes = kPack<T> * (rounded_ ? sizeof(__nv_bfloat16) : sizeof(T));
+    return data_ == nullptr || (ld_ % kPack<T> == 0 && reinterpret_cast<std::uintptr_t>(data_) % bytes == 0);
+  }
+
+ private:
+  const void* data_ = nullptr;
+  std::int64_t ld_ = 0;
+  bool rounded_ = false;
 };
 
 }  // namespace pc::cu

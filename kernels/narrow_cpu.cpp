@@ -30,6 +30,13 @@ void narrow_cpu(const NarrowArgs& args, Share share) {
   each_row(share, args.x.rows(), [&](std::int64_t row) { narrow_row(args.to, row, args.x.row<float>(row)); });
 }
 
+void round_result(const View& result, Share share, const std::function<void(const View& y)>& compute) {
+  std::vector<float> memory(static_cast<std::size_t>(result.count()));
+  const View y{memory.data(), result.shape, DType::f32, Device::cpu, 0};
+  compute(y);
+  each_row(share, result.rows(), [&](std::int64_t row) { narrow_row({.y = result}, row, y.row<float>(row)); });
+}
+
 float widened(const View& operand, std::int64_t row, std::int64_t col) {
   if (operand.dtype == DType::f16) return static_cast<float>(operand.row<Eigen::half>(row)[col]);
   if (operand.dtype == DType::bf16) return static_cast<float>(operand.row<Eigen::bfloat16>(row)[col]);

@@ -71,10 +71,10 @@ void pool_error_cpu(const PoolErrorArgs& e, Share share) {
     scalar::with_activation(e.f, [&]<Activation f>() {
       const T scale = T(e.precision), leak = T(e.leak);
       const T* precisions = e.precisions.as<T>();
-      std::vector<T> own_dz(static_cast<std::size_t>(e.dz.empty() ? e.z.cols() : 0));
+      std::vector<T> own_dz(static_cast<std::size_t>(e.dz.empty() ? e.z.cols() : 0)), room;
       each_row(share, e.delta.rows(), [&](std::int64_t row) {
         const T *z = e.z.row<T>(row), *top = e.top.row<T>(row);
-        const T* change = e.change.empty() ? nullptr : e.change.row<T>(row);
+        const T* change = unrounded_row(e.change, row, room);
         T *delta = e.delta.row<T>(row), *dz = e.dz.empty() ? own_dz.data() : e.dz.row<T>(row);
         std::fill_n(dz, e.z.cols(), T(0));
         double energy = 0;

@@ -49,7 +49,7 @@ struct Site {
 /// Looks at f(z + bias + change) of V channels of a window; bias and change may be null.
 template <Activation f, int V, class T>
 __device__ void find(const BasicWindow<int>& w, const Site& at, const cu::Matrix<T>& z, const T* bias,
-                     const cu::Matrix<T>& change, std::int64_t row, LargestOf<f, T, int> (&largest)[V]) {
+                     const cu::Rounded<T>& change, std::int64_t row, LargestOf<f, T, int> (&largest)[V]) {
   Pack<T, V> own{};
 #pragma unroll
   for (int i = 0; i < V && bias != nullptr; ++i) own[i] = bias[at.channel + i];
@@ -57,7 +57,7 @@ __device__ void find(const BasicWindow<int>& w, const Site& at, const cu::Matrix
     const int place = w.at(at.y, ky) * w.width + w.at(at.x, kx);
     const std::int64_t col = std::int64_t{place} * w.channels + at.channel;
     const Pack<T, V> here = load<V>(z, row, col);
-    const Pack<T, V> moved = change ? load<V>(change, row, col) : Pack<T, V>{};
+    const Pack<T, V> moved = change.or_zero(cu::At<V>{row, col});
 #pragma unroll
     for (int i = 0; i < V; ++i) largest[i].meet(place, here[i] + own[i], moved[i]);
   };
@@ -84,7 +84,7 @@ struct PoolMap {
   __device__ void operator()(std::int64_t row, std::int64_t pack) const {
     const Site at(pack * V, out_width, w.channels);
     LargestOf<f, T, int> largest[V];
-    find<f, V>(w, at, z, bias, cu::Matrix<T>{}, row, largest);
+    find<f, V>(w, at, z, bias, cu::Rounded<T>{}, row, largest);
     Pack<T, V> out;
 #pragma unroll
     for (int i = 0; i < V; ++i) out[i] = largest[i].found(leak).value;
@@ -94,7 +94,8 @@ struct PoolMap {
 
 template <class T, Activation f, int V>
 struct PoolError {
-  cu::Matrix<T> start, dx, top, z, change, delta, dz;
+  cu::Matrix<T> start, dx, top, z, delta, dz;
+  cu::Rounded<T> change;
   cu::Narrow narrow;
   const T *bias, *precisions;
   T scale, leak;
@@ -106,9 +107,9 @@ struct PoolError {
         dx(matrix<T>(e.dx)),
         top(matrix<T>(e.top)),
         z(matrix<T>(e.z)),
-        change(matrix<T>(e.change)),
         delta(matrix<T>(e.delta)),
         dz(matrix<T>(e.dz)),
+        change(e.change),
         narrow(e.narrow),
         bias(e.bias.as<T>()),
         precisions(e.precisions.as<T>()),
@@ -168,7 +169,8 @@ struct PoolError {
 
 template <class T>
 void pool_change_typed(const PoolChangeArgs& p, CudaContext& context) {
-  const auto x = matrix<T>(p.x), dx = matrix<T>(p.dx), y = matrix<T>(p.y);
+  const auto x = matrix<T>(p.x), y = matrix<T>(p.y);
+  const cu::Rounded<T> dx(p.dx);
   const bool add = p.write == Write::add;
   cu::each_entry(
       p.y.rows(), p.y.cols(), context.stream,
@@ -203,7 +205,7 @@ void pool_change_cuda(const PoolChangeArgs& p, CudaContext& context) {
 void pool_error_cuda(const PoolErrorArgs& e, CudaContext& context) {
   with_float(e.delta.dtype, [&]<class T>(T) {
     scalar::with_activation(e.f, [&]<Activation f>() {
-      const View* operand = &e.narrow.y;  // of fewer bits: what is aligned for T is so for it
+      const View* operand = &e.narrow.y;  // of fewer bits, as `change` may be: what is aligned for T is so for it
       with_width<T>(e.window, {&e.delta, &e.top, &e.z, &e.start, &e.dx, &e.change, &e.dz, operand}, [&]<int V>() {
         cu::fold_rows(e.delta.rows(), e.delta.cols() / V, context.stream, e.energy.as<double>(), cu::Sum{.scale = 0.5},
                       PoolError<T, f, V>(e));

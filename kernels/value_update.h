@@ -11,7 +11,7 @@ namespace pc::kernels {
 struct ValueGradient {
   View x;
   View own = {};               // pull of the node's own predictions
-  View back = {};              // pulled back from the predictions that the node feeds
+  View back = {};              // pulled back from the predictions that the node feeds; may be rounded to bfloat16
   View free = {};              // not zero where an entry may move: [1, cols] or [rows, cols]; empty: everywhere
   View steepest = {};          // largest |g| of each row, float64 [rows]; empty: not wanted
   View from = {}, whole = {};  // where x is a change: whole = from + x, of every entry; empty: not wanted
@@ -19,7 +19,7 @@ struct ValueGradient {
 
   void check() const {
     if (!own.empty()) check_alike("value_update", x, own);
-    if (!back.empty()) check_alike("value_update", x, back);
+    if (!back.empty()) check_alike_or_rounded("value_update", x, back);
     PC_CHECK(free.empty() || (free.cols() == x.cols() && (free.rows() == 1 || free.rows() == x.rows())), "value_update",
              "mask ", free.shape.text(), " does not fit ", x.shape.text());
     PC_CHECK(steepest.empty() || (steepest.count() == x.rows() && steepest.dtype == DType::f64), "value_update",

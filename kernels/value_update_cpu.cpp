@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/loops.h"
 
@@ -13,10 +14,10 @@ T* row_or_null(const View& v, std::int64_t row) {
   return v.empty() ? nullptr : v.row<T>(v.rows() == 1 ? 0 : row);
 }
 
-/// body(i, g) for every free entry of a row, then what else is wanted of it.
+/// body(i, g) for every free entry of a row, then what else is wanted of it. `room` is for what was rounded.
 template <class T, class Body>
-void each_gradient(const ValueGradient& v, std::int64_t row, Body&& body) {
-  const T *own = row_or_null<T>(v.own, row), *back = row_or_null<T>(v.back, row);
+void each_gradient(const ValueGradient& v, std::int64_t row, std::vector<T>& room, Body&& body) {
+  const T *own = row_or_null<T>(v.own, row), *back = unrounded_row(v.back, row, room);
   const T* free = row_or_null<T>(v.free, row);
   const std::int64_t n = v.x.cols();
   const auto gradient = [=](std::int64_t i) { return (own ? own[i] : T(0)) - (back ? back[i] : T(0)); };
@@ -51,13 +52,14 @@ void value_sgd_cpu(const ValueSgdArgs& a, Share share) {
   with_float(a.g.x.dtype, [&]<class T>(T) {
     const double bound = a.bound.empty() ? 1.0 : *a.bound.as<double>();
     const T rate = T(a.rate * bound), momentum = T(a.momentum);
+    std::vector<T> room;
     each_row(share, a.g.x.rows(), [&](std::int64_t row) {
       T* x = a.g.x.row<T>(row);
       if (a.velocity.empty()) {
-        each_gradient<T>(a.g, row, [=](std::int64_t i, T g) { x[i] -= rate * g; });
+        each_gradient<T>(a.g, row, room, [=](std::int64_t i, T g) { x[i] -= rate * g; });
       } else {
         T* velocity = a.velocity.row<T>(row);
-        each_gradient<T>(a.g, row, [=](std::int64_t i, T g) {
+        each_gradient<T>(a.g, row, room, [=](std::int64_t i, T g) {
           velocity[i] = momentum * velocity[i] + g;
           x[i] -= rate * velocity[i];
         });
@@ -71,9 +73,10 @@ void value_adam_cpu(const ValueAdamArgs& a, Share share) {
     const double step = *a.step.as<double>();
     const T beta1 = T(a.beta1), beta2 = T(a.beta2), epsilon = T(a.epsilon);
     const T rate = T(a.rate / (1 - std::pow(a.beta1, step))), correct2 = T(1 / (1 - std::pow(a.beta2, step)));
+    std::vector<T> room;
     each_row(share, a.g.x.rows(), [&](std::int64_t row) {
       T *x = a.g.x.row<T>(row), *m = a.m.row<T>(row), *v = a.v.row<T>(row);
-      each_gradient<T>(a.g, row, [=](std::int64_t i, T g) {
+      each_gradient<T>(a.g, row, room, [=](std::int64_t i, T g) {
         m[i] = beta1 * m[i] + (T(1) - beta1) * g;
         v[i] = beta2 * v[i] + (T(1) - beta2) * g * g;
         x[i] -= rate * m[i] / (std::sqrt(v[i] * correct2) + epsilon);

@@ -13,17 +13,18 @@ using cu::At, cu::matrix, cu::matrix_or_row, cu::Pack;
 /// own - back where an entry is free.
 template <class T>
 struct Gradient {
-  cu::Matrix<T> x, own, back, free, from, whole;
+  cu::Matrix<T> x, own, free, from, whole;
+  cu::Rounded<T> back;
   cu::Narrow narrow;
 
   Gradient() = default;
   explicit Gradient(const ValueGradient& v)
       : x(matrix<T>(v.x)),
         own(matrix<T>(v.own)),
-        back(matrix<T>(v.back)),
         free(matrix_or_row<T>(v.free)),
         from(matrix<T>(v.from)),
         whole(matrix<T>(v.whole)),
+        back(v.back),
         narrow(v.narrow) {}
   [[nodiscard]] bool packs() const {
     return x.packs() && own.packs() && back.packs() && free.packs() && from.packs() && whole.packs() && narrow.packs();

@@ -183,6 +183,13 @@ constexpr bool is_operand(DType type) {
   return type == DType::f32 || type == DType::tf32 || type == DType::f16 || type == DType::bf16;
 }
 
+/// Whether a product of such operands may be written as `result`; those of bfloat16 also rounded to it, which does not
+/// overflow.
+constexpr bool multiplies_into(DType operands, DType result) {
+  if (operands == result) return result == DType::f32 || result == DType::f64 || result == DType::bf16;
+  return result == DType::f32 && is_operand(operands);
+}
+
 /// Calls body(T{}) with the C++ type of a floating-point dtype.
 template <class Body>
 decltype(auto) with_float(DType type, Body&& body) {
