@@ -432,7 +432,7 @@ bool PlanBuilder::pull_back(NodeId v, bool with_map) {
   if (same(node(v).back, key)) return true;
   node(v).back_version = fresh();
   part("pullback");
-  const View back = buffer("back", v);
+  const View back = back_of(v);
   Write write = Write::set;
   for (const auto& [e, source] : contributions) edge_backward(e);
   std::map<EdgeId, std::vector<EdgeId>> by_map;
@@ -511,7 +511,7 @@ std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
     if ((own.empty() && !pulled) || rests(v)) continue;
     node(v).rests_by = own.empty() ? node(v).back_version : 0;
     const EdgeId map = pulled ? node(v).map : -1;
-    const View back = map >= 0 ? network_.link_buffer("dz", map, 0, spec_.batch) : buffer("back", v);
+    const View back = map >= 0 ? network_.link_buffer("dz", map, 0, spec_.batch) : back_of(v);
     pulls.push_back({v, own, pulled ? back : View{}, map});
   }
   return pulls;

@@ -126,6 +126,10 @@ class PlanBuilder {
   [[nodiscard]] bool moved(NodeId v) const { return node(v).version != node(v).start_version; }
   [[nodiscard]] bool wants_whole(NodeId v) const;
   [[nodiscard]] bool feeds_products(NodeId v) const;
+  [[nodiscard]] bool rounds_products() const;
+  View mu_change(PredictionId p);
+  View link_change(EdgeId e, int link);
+  View back_of(NodeId v);
   template <class Args>
   void send_on(Args& args, EdgeId e, int link);
   View change(NodeId v);

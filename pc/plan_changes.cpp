@@ -145,7 +145,7 @@ View PlanBuilder::whole_mu(PredictionId p) {
   if (!s.changed) return mu(p);
   const View now = network_.prediction_buffer("mu_now", p, spec_.batch);
   if (s.whole_mu != s.mu) {
-    kernels::add_change(exec_, {.x = mu(p), .dx = network_.prediction_buffer("dmu", p, spec_.batch), .y = now});
+    kernels::add_change(exec_, {.x = mu(p), .dx = mu_change(p), .y = now});
     s.whole_mu = s.mu;
   }
   return now;
@@ -156,8 +156,46 @@ View PlanBuilder::whole_link(EdgeId e, int link) {
   const View start = network_.link_buffer("z", e, link, spec_.batch);
   if (!state(graph_.edge(e).prediction).changed || !moves(e, link)) return start;
   const View now = network_.link_buffer("z_now", e, link, spec_.batch);
-  kernels::add_change(exec_, {.x = start, .dx = network_.link_buffer("change", e, link, spec_.batch), .y = now});
+  kernels::add_change(exec_, {.x = start, .dx = link_change(e, link), .y = now});
   return now;
+}
+
+/// Whether a product leaves bfloat16 where its result goes nowhere else than into an error or a move. Those are bound
+/// by memory, and what is a change, or has been pulled back, loses no more digits so than what was multiplied had lost.
+bool PlanBuilder::rounds_products() const {
+  return spec_.optimize && spec_.operands == DType::bf16 && by_changes_ && !by_front() && !sliced_ &&
+         !updates_in_loop() && !std::holds_alternative<ValueFlow>(spec_.relax.stepper);
+}
+
+/// How far a prediction is from that of the start, of one that is not fused.
+View PlanBuilder::mu_change(PredictionId p) {
+  const Prediction& prediction = graph_.prediction(p);
+  const View change = network_.prediction_buffer("dmu", p, spec_.batch);
+  if (!rounds_products() || terms(p).energy != &gaussian) return change;
+  if (std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end()) return change;
+  int moving = 0, products = 0;
+  for (const EdgeId e : prediction.edges) {
+    if (constant_edge(e)) continue;
+    ++moving;
+    products += link_of(e, last_link(e)).op->products ? 1 : 0;
+  }
+  return moving == 1 && products == 1 ? network_.operand(change, DType::bf16, 0) : change;
+}
+
+/// How far what a link makes is.
+View PlanBuilder::link_change(EdgeId e, int link) {
+  if (link == last_link(e)) return mu_change(graph_.edge(e).prediction);
+  const View change = network_.link_buffer("change", e, link, spec_.batch);
+  const bool alone = link == last_made(e) && link_of(e, link).op->products;
+  return alone && rounds_products() ? network_.operand(change, DType::bf16, 0) : change;
+}
+
+/// What has been pulled back to a node.
+View PlanBuilder::back_of(NodeId v) {
+  const View back = buffer("back", v);
+  const auto& out = graph_.node(v).out;
+  const bool alone = out.size() == 1 && link_of(out[0], 0).op->products;
+  return alone && rounds_products() ? network_.operand(back, DType::bf16, 0) : back;
 }
 
 /// Whether a link's parameters are no longer what they were at the start.
@@ -208,13 +246,11 @@ bool PlanBuilder::predict_change(PredictionId p) {
     for (int i = 0; i <= last_made(e); ++i) {
       if (!moves(e, i) || (i == 0 && mapped(e, true))) continue;
       const Link& link = link_of(e, i);
-      const bool ends = i == last_link(e);
-      const View out =
-          ends ? network_.prediction_buffer("dmu", p, spec_.batch) : network_.link_buffer("change", e, i, spec_.batch);
-      const Write write = ends && any ? Write::add : Write::set;
+      const View out = link_change(e, i);
+      const Write write = i == last_link(e) && any ? Write::add : Write::set;
       std::vector<View> dx;
       if (i > 0) {
-        dx.push_back(network_.link_buffer("change", e, i - 1, spec_.batch));
+        dx.push_back(link_change(e, i - 1));
       } else {
         for (const NodeId from : graph_.edge(e).from) dx.push_back(change(from));
       }
@@ -284,7 +320,7 @@ void PlanBuilder::compare_pooled(PredictionId p, const Terms& t, const View& ene
       .precision = factor * t.precision,
       .precisions = t.precisions};
   if (node(prediction.node).free != Free::none && moved(prediction.node)) args.dx = change(prediction.node);
-  if (state(p).changed) args.change = network_.link_buffer("change", e, last, spec_.batch);
+  if (state(p).changed) args.change = link_change(e, last);
   send_on(args, e, last);
   kernels::pool_error(exec_, args);
 }
@@ -316,10 +352,10 @@ void PlanBuilder::compare_changes(PredictionId p, const Terms& t, const View& en
     args.f = *last.op->activation;
     args.leak = leak_of(last);
     args.z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);
-    if (s.changed) args.change = network_.link_buffer("change", e, last_link(e) - 1, spec_.batch);
+    if (s.changed) args.change = link_change(e, last_link(e) - 1);
     send_on(args, e, last_link(e) - 1);
   } else {
-    if (s.changed) args.change = network_.prediction_buffer("dmu", p, spec_.batch);
+    if (s.changed) args.change = mu_change(p);
     const auto product = [&](EdgeId e) { return link_of(e, last_link(e)).op->products; };
     if (!stays && std::any_of(prediction.edges.begin(), prediction.edges.end(), product)) {
       args.narrow = operands_.beside(args.delta, Magnitude::change);

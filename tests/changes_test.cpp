@@ -209,6 +209,44 @@ TEST_CASE("operands: gradients err by their bits, and not by more, in every laye
   CHECK(error_of_form(Form::values, DType::tf32) > 5e-3);
 }
 
+TEST_CASE("operands: products of bfloat16 leave bfloat16 where an error or a move alone reads it") {
+  const Problem problem = clamped_mlp({6, 5, 7, 4, 3}, 4, 11);
+  PlanSpec spec = plan_for(problem, 5);
+  spec.operands = DType::bf16;
+  struct Count {
+    int rounded = 0, all = 0;
+  };
+  const auto products = [&](std::string_view part) {
+    Run run(problem, spec, DType::f32);
+    Count count;
+    for (const Program* program : run.trainer.plan(problem.batch).programs()) {
+      for (const Call& call : program->calls()) {
+        if (call.kernel != "gemm" || call.part != part) continue;
+        ++count.all;
+        for (const Touch& touch : call.touches) count.rounded += touch.write && touch.view.dtype == DType::bf16 ? 1 : 0;
+      }
+    }
+    return count;
+  };
+  // The first prediction of each of four layers is whole.
+  CHECK(products("predict").rounded == products("predict").all - 4);
+  CHECK(products("predict").rounded > 0);
+  CHECK(products("pullback").rounded == products("pullback").all);
+  spec.observed = {4};  // somebody wants the last prediction itself
+  CHECK(products("predict").rounded > 0);
+  CHECK(products("predict").rounded < products("predict").all - 4);
+  spec.observed = {};
+  spec.operands = DType::f16;  // might overflow
+  CHECK(products("predict").rounded + products("pullback").rounded == 0);
+  spec.operands = DType::bf16;
+  spec.form = Form::values;
+  CHECK(products("predict").rounded + products("pullback").rounded == 0);
+  spec.form = Form::automatic;
+  spec.schedule = &find_schedule("ipc");
+  spec.learn = LearnSpec{};
+  CHECK(products("predict").rounded + products("pullback").rounded == 0);
+}
+
 TEST_CASE("operands: what a step leaves nobody reads in the next") {
   // Errors that go on as operands alone leave their float32 unwritten: who read it would find NaN.
   int poisoned = 0;
