@@ -194,12 +194,15 @@ NodeId Query::answering() const {
   return copies ? network_->graph().find(config_.examples->target) : image_;
 }
 
-/// Throws where nothing tells what the image should be: its free entries would stay where they begin.
-void Query::need_cause() const {
+/// Throws where nothing tells what the image should be: its free entries would stay where they begin. To fill in or to
+/// change an image it may do that what the image predicts is clamped; what makes one has to predict it.
+void Query::need_cause(bool makes) const {
   const Node& node = network_->graph().node(image_);
-  PC_CHECK(!node.predictions.empty() || options_.with_label || !options_.clamp.empty(), "query", "nothing predicts ",
-           node.name, ", so that there is nothing to ", options_.task,
-           " it by; ask a run with an edge to it, or clamp what it predicts, by --clamp NODE=WHAT");
+  const bool fits = !makes && (options_.with_label || !options_.clamp.empty());
+  PC_CHECK(!node.predictions.empty() || fits, "query", "nothing predicts ", node.name, ", so that there is nothing to ",
+           options_.task, " it by; ask a run with an edge to it, as ",
+           "configs/demos/digits.yaml has in both directions (docs/one-graph.md)",
+           makes ? "" : ", or clamp what it predicts, by --clamp NODE=WHAT");
 }
 
 // --- data ---
@@ -601,6 +604,7 @@ QueryResult Query::ask_freely() {
 /// Label clamped, image free. An image agrees with its label where the nearest of the classes' mean images is its own.
 QueryResult Query::generate() {
   const NodeId label = need_label();
+  need_cause(true);
   const std::int64_t classes = feed_.classes(), each = std::max<std::int64_t>(options_.count, 1);
   std::vector<std::int64_t> wanted;
   for (std::int64_t i = 0; i < classes * each; ++i) wanted.push_back(i % classes);
@@ -832,6 +836,7 @@ QueryResult Query::replay() {
 QueryResult Query::interpolate() {
   PC_CHECK(!options_.latent.empty(), "query", "interpolate needs --latent NODE, the node to move along");
   const NodeId latent = network_->graph().find(options_.latent);
+  need_cause(true);
   const Part& from = part("test");
   const std::int64_t pairs = options_.count > 0 ? options_.count : 5, between = 9;
   const Rows originals = examples(from, options_.first, 2 * pairs);
@@ -862,6 +867,7 @@ QueryResult Query::sample() {
   const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
   PC_CHECK(sgd != nullptr && sgd->temperature > 0, "query",
            "sample needs a temperature above 0, as --temperature 0.01");
+  need_cause();
   std::vector<Said> said = asked_for();
   const auto is_image = [&](const Said& s) { return s.node == image_; };
   if (std::none_of(said.begin(), said.end(), is_image)) {

@@ -113,7 +113,7 @@ class Query {
   [[nodiscard]] NodeId image() const { return image_; }
   [[nodiscard]] NodeId need_label() const;
   [[nodiscard]] NodeId answering() const;
-  void need_cause() const;
+  void need_cause(bool makes = false) const;
   [[nodiscard]] NodeId asked_of(const std::vector<Said>& said) const;
 
   const Config& config_;

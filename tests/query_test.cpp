@@ -612,6 +612,19 @@ TEST_CASE("pc query: where nothing predicts the image it is not asked for, and t
       CHECK(run_program(scratch, arguments).status == 0);
     }
   }
+  // A picture is made by what predicts it alone.
+  for (const std::vector<std::string>& task : {std::vector<std::string>{"generate"},
+                                               {"generate", "--clamp", "hidden1=value:0"},
+                                               {"interpolate", "--latent", "hidden1"},
+                                               {"sample", "--temperature", "0.01", "--rate", "0.01"}}) {
+    std::vector<std::string> arguments = {"query", run.string()};
+    arguments.insert(arguments.end(), task.begin(), task.end());
+    const Result result = run_program(scratch, arguments);
+    CHECK(result.status == 2);
+    CHECK(has(result.err, "nothing predicts image, so that there is nothing to " + task[0] + " it by"));
+    CHECK(has(result.err, "docs/one-graph.md"));
+  }
+  CHECK(!fs::exists(run / "query-generate.h5"));
   const Result result = run_program(scratch, {"query", run, "--clamp", "image=index:0-2", "--json"});
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
