@@ -919,6 +919,13 @@ void Query::check(const QueryOptions& options, const Config& config) {
            "--clamp ", config.classify.input, "=index:0, where ", config.classify.target,
            " answers; pc eval measures it");
   const bool says = !options.clamp.empty() || !options.start.empty() || !options.intervene.empty();
+  const auto holds = [&](const Names& list, const std::string& node) {
+    return std::any_of(list.begin(), list.end(), [&](const std::string& text) { return text.starts_with(node + "="); });
+  };
+  const std::string& input = config.classify.input;
+  PC_CHECK(!config.next_token || !says || holds(options.clamp, input) || holds(options.intervene, input), "query",
+           "the characters of ", input, " are numbers of entries, to which nothing flows back: they cannot be what is ",
+           "asked for, and without them ", config.classify.target, " follows nothing; add --clamp ", input, "=index:0");
   const struct {
     const char* name;
     bool given;

@@ -661,6 +661,15 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   CHECK(std::max_element(logits.end() - 27, logits.end()) - (logits.end() - 27) == 11);
   CHECK(run_program(scratch, {"query", run, "--clamp", "tokens=index:0-2"}).status == 0);
   CHECK(run_program(scratch, {"query", run, "--clamp", "next=class:3"}).status == 2);
+  // No characters are found for others: where they are not clamped nothing is answered.
+  for (const std::vector<std::string>& asked : std::vector<std::vector<std::string>>{
+           {"--clamp", "next=index:0"}, {"--start", "tokens=index:0"}, {"--clamp", "x0=value:0"}}) {
+    const Result refused = run_program(scratch, {"query", run, asked[0], asked[1]});
+    CHECK(refused.status == 2);
+    CHECK(has(refused.err, "the characters of tokens"));
+    CHECK(has(refused.err, "add --clamp tokens=index:0"));
+  }
+  CHECK(run_program(scratch, {"query", run, "--clamp", "next=index:0", "--clamp", "tokens=index:0"}).status == 0);
 }
 
 TEST_CASE("pc query: stored pictures and sequences come back") {
