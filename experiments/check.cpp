@@ -382,6 +382,7 @@ Settling Check::settling(const PlanSpec& spec, const Graph& graph) const {
   if (spec.schedule->engine == Engine::reverse) return settling;
   const RelaxSpec relax = own_pace(spec, graph).relax;
   settling.asked = !std::holds_alternative<FixedSteps>(relax.stop);
+  if (const auto* norm = std::get_if<GradientNorm>(&relax.stop)) settling.slope = norm->tolerance;
   settling.most = relax.steps;
   return settling;
 }
@@ -608,8 +609,10 @@ Law Check::ep_law() {
     Subject subject{&find_schedule("ep"), {}};
     subject.settings.nudge = Nudge{.side = config_.check.laws.ep_side, .beta = beta};
     const Form form{config_.unpadded, fully_settled(config_.relax.relax.init)};
-    const Tensors found = run(subject, form, DType::f64, nullptr).gradients;
-    law.points.push_back({.value = beta, .error = total_difference(found, reference(DType::f64)).relative});
+    const Ran ran = run(subject, form, DType::f64, nullptr);
+    law.points.push_back({.value = beta,
+                          .error = total_difference(ran.gradients, reference(DType::f64)).relative,
+                          .settling = ran.settling});
   }
   law.slope = fitted_slope(law.points);
   return law;
@@ -621,8 +624,11 @@ Law Check::output_precision_law() {
       .schedule = "pc", .varies = "output precision", .says = "the error falls as the precision", .expected_slope = 1};
   for (const double precision : config_.check.laws.pc_output_precision) {
     const Form form{with_loss_scaled(config_.unpadded, clamped_, precision), fully_settled(config_.relax.relax.init)};
-    const Tensors found = scaled(run({&find_schedule("pc"), {}}, form, DType::f64, nullptr).gradients, 1 / precision);
-    law.points.push_back({.value = precision, .error = total_difference(found, reference(DType::f64)).relative});
+    const Ran ran = run({&find_schedule("pc"), {}}, form, DType::f64, nullptr);
+    const Tensors found = scaled(ran.gradients, 1 / precision);
+    law.points.push_back({.value = precision,
+                          .error = total_difference(found, reference(DType::f64)).relative,
+                          .settling = ran.settling});
   }
   law.slope = fitted_slope(law.points);
   return law;

@@ -51,6 +51,7 @@ struct Settling {
   bool asked = false;   // there was a rule to end it
   bool reached = true;  // which did, within `most` steps
   int most = 0;
+  double slope = 0;     // of a gradient rule: the steepest that it lets pass
   bool own = false;     // the config says how it relaxes
   std::string no_rate;  // why no rate could be found from the weights, so that the config's way of moving had to do
 
@@ -98,6 +99,7 @@ struct LawPoint {
   int steps = 0;                        // fixed_prediction
   double error = 0;                     // relative; laws of all parameters: of the worst
   std::vector<LevelShare> shares = {};  // laws that hold level by level
+  Settling settling = {};               // of a relaxation that should have settled
 };
 
 /// What theory says of one setting, and what is measured.

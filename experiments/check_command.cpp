@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -175,6 +176,7 @@ Json json_of(const Law& law) {
     Json entry = {{"value", point.value}};
     if (point.steps > 0) entry["steps"] = point.steps;
     entry["error"] = point.error;
+    if (point.settling.asked) entry["settled"] = point.settling.reached;
     for (const LevelShare& share : point.shares) {
       entry["levels"].push_back({{"level", share.level}, {"measured", share.measured}, {"predicted", share.predicted}});
     }
@@ -188,8 +190,8 @@ Json json_of(const Law& law) {
     out["parameters"] = law.parameters;
     out["left_out"] = law.left_out;
     out["tolerance"] = *law.tolerance;
-    out["passed"] = !law.failed();
   }
+  out["passed"] = !law.failed();
   return out;
 }
 
@@ -295,6 +297,21 @@ void print(const Measured& measured, bool verbose) {
   }
 }
 
+/// A law is one of settled states: of others its power says little.
+void print_unsettled(const Law& law) {
+  const auto failed = [](const LawPoint& point) { return point.settling.failed(); };
+  const auto first = std::find_if(law.points.begin(), law.points.end(), failed);
+  if (first == law.points.end()) return;
+  fmt::print(
+      "  {} of {} not settled: after {} steps a slope above {:g} was left, so these errors, and the power, may "
+      "not be those of settled states\n",
+      std::count_if(law.points.begin(), law.points.end(), failed), law.points.size(), first->settling.most,
+      first->settling.slope);
+  if (!first->settling.no_rate.empty()) {
+    fmt::print("  it moved as relax.optimizer says: no safe rate is known, {}\n", bare(first->settling.no_rate));
+  }
+}
+
 void print(const Law& law) {
   fmt::print("\n{}{}\n", law.schedule, law.says.empty() ? "" : ": " + law.says);
   if (!law.obstacle.empty()) {
@@ -305,12 +322,16 @@ void print(const Law& law) {
     const std::string steps = point.steps > 0 ? fmt::format(", {} steps", point.steps) : "";
     const bool off = law.tolerance && !(point.error <= *law.tolerance);
     fmt::print("  {:<32} error {}{}\n", fmt::format("{} {:g}{}", law.varies, point.value, steps), text_of(point.error),
-               off ? "  FAILED" : "");
+               off                       ? "  FAILED"
+               : point.settling.failed() ? "  not settled"
+                                         : "");
   }
   if (law.expected_slope) {
-    fmt::print("  the error falls with the power {}; theory says {:g}\n",
-               law.slope ? fmt::format("{:.3f}", *law.slope) : "unknown", *law.expected_slope);
+    fmt::print("  the error falls with the power {}; theory says {:g}{}\n",
+               law.slope ? fmt::format("{:.3f}", *law.slope) : "unknown", *law.expected_slope,
+               law.failed() ? "  FAILED" : "");
   }
+  print_unsettled(law);
   if (law.left_out > 0) {
     fmt::print("  for {} parameters; {} have ways of unequal lengths to the loss and are left out\n", law.parameters,
                law.left_out);

@@ -365,6 +365,11 @@ TEST_CASE("check: laws come out as theory says") {
     if (law.expected_slope) CHECK(law.slope.value() == Approx(*law.expected_slope).epsilon(0.1));
     if (law.tolerance) CHECK(law.parameters == 6);
   }
+  for (const LawPoint& point : laws[0].points) {
+    CHECK(point.settling.asked);
+    CHECK(point.settling.reached);
+  }
+  CHECK_FALSE(laws[2].points[0].settling.asked);  // zil has nothing to settle
   Law wrong{.points = {{.value = 1, .error = 1e-3}}, .tolerance = 1e-10};
   CHECK(wrong.failed());
   wrong.points[0].error = kNaN;
@@ -413,6 +418,24 @@ TEST_CASE("pc check: exit statuses and messages") {
     const Result none = check(config, {"--laws", "--schedule", "fa_zil"});
     CHECK(none.status == 2);
     CHECK(has(none.err, "ep, pc, zil and fixed_prediction"));
+  }
+  SUBCASE("--laws say which of their states did not settle") {
+    const fs::path steep = scratch / "steep.yaml";
+    // Large weights: a gradient that 20000 steps do not bring down to 1e-13.
+    std::ofstream(steep) << "name: steep\ndevice: cpu\n"
+                            "graph: {mlp: {widths: [4, 16, 16, 2], activation: gelu}}\n"
+                            "init: {fan_in: {scale: 12}}\n"
+                            "task: {check: {clamp: [image, label]}}\n"
+                            "check: {batch: 2, laws: {ep: {beta: [0.1, 0.05]}}}\n";
+    const Result result = check(steep, {"--laws", "--schedule", "ep", "--dtype", "float64"});
+    CHECK(result.status == 1);  // by its power
+    CHECK(has(result.out, "theory says 2  FAILED"));
+    CHECK(has(result.out, "  not settled\n"));
+    CHECK(has(result.out, "2 of 2 not settled: after 20000 steps a slope above 1e-13 was left"));
+    const Json law =
+        Json::parse(check(steep, {"--laws", "--schedule", "ep", "--dtype", "float64", "--json"}).out)["laws"][0];
+    CHECK(law["points"][0]["settled"] == false);
+    CHECK(law["passed"] == false);
   }
   SUBCASE("what approximates cannot fail") {
     CHECK(check(config, {"--tolerance", "0", "--schedule", "pc"}).status == 0);
