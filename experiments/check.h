@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -124,19 +125,26 @@ struct Trained {
   int steps = 0;
   double absolute = 0, relative = 0;  // largest difference of any weight; relative to the largest of its parameter
   std::string where;
-  std::vector<double> losses;       // before each update, of a sample; none where they cannot be told
-  double loss_relative = 0;         // largest difference of the loss before any update
-  int loss_step = 0;                // that update, from 0
-  std::optional<double> tolerance;  // of both; none in float32
-  Settling settling = {};           // reached: before every update
+  std::vector<std::string> left_out;  // parameters that are moved by rounding alone
+  double left_out_absolute = 0;       // their largest difference
+  std::vector<double> losses;         // before each update, of a sample; none where they cannot be told
+  double loss_relative = 0;           // largest difference of the loss before any update
+  int loss_step = 0;                  // that update, from 0
+  std::optional<double> tolerance;    // of both; none in float32
+  Settling settling = {};             // reached: before every update
 
   [[nodiscard]] bool failed() const {
     return obstacle.empty() && tolerance && !(relative <= *tolerance && loss_relative <= *tolerance);
   }
 };
 
-/// The largest difference of weights, into a result.
-void compare_weights(Trained& trained, const Tensors& weights, const Tensors& reference);
+/// The parameters whose gradient (in float64) is zero, or would be but for rounding, where a gradient of this norm is
+/// summed up; none where that is not finite.
+std::set<std::string> zero_gradients(const Tensors& exact, double norm_of_all);
+
+/// The largest difference of weights, into a result, but of those in `left_out`.
+void compare_weights(Trained& trained, const Tensors& weights, const Tensors& reference,
+                     const std::set<std::string>& left_out = {});
 /// The same of the losses on the way there.
 void compare_losses(Trained& trained, std::vector<double> losses, const std::vector<double>& reference);
 
@@ -191,12 +199,15 @@ class Check {
   };
   [[nodiscard]] Ran run(const Subject& subject, const Form& form, DType dtype, const Look& look,
                         DType operands = DType::f32) const;
+  [[nodiscard]] Ran run(const Subject& subject, const Form& form, DType dtype, const Look& look, DType operands,
+                        const Tensors& weights) const;
   [[nodiscard]] Settling settling(const PlanSpec& spec, const Graph& graph) const;
   struct Training {
     Tensors weights;
     std::vector<double> losses;
     Settling settling;
   };
+  [[nodiscard]] std::set<std::string> moved_by_rounding(const Tensors& trained) const;
   [[nodiscard]] Training training(const Subject& subject, DType dtype, int steps, const BatchSource& source) const;
   [[nodiscard]] Subject with_config_settings(const Schedule& schedule) const;
   [[nodiscard]] const Tensors& reference(DType dtype);

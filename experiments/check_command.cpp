@@ -202,6 +202,7 @@ Json json_of(const Trained& trained) {
   out["absolute"] = trained.absolute;
   out["relative"] = trained.relative;
   out["parameter"] = trained.where;
+  for (const std::string& name : trained.left_out) out["left_out"].push_back(name);
   if (!trained.losses.empty()) {
     out["loss"] = {{"relative", trained.loss_relative}, {"step", trained.loss_step}, {"losses", trained.losses}};
   }
@@ -512,6 +513,7 @@ class CheckRun {
     fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<34} {}\n", "schedule", "dtype", "absolute", "relative", "where",
                "verdict");
     for (const Trained& trained : trained_) print(trained);
+    print_left_out();
     print_settling(trained_);
     print_losses();
   }
@@ -579,6 +581,20 @@ class CheckRun {
       fmt::print("{:<18} {:<8} {:>14} {:>15}  {:<10.5g} {:.5g}\n", trained.subject.name(), name_of(trained.dtype),
                  text_of(trained.loss_relative), trained.loss_step + 1, trained.losses.front(), trained.losses.back());
     }
+  }
+
+  void print_left_out() const {
+    double most = 0;
+    const std::vector<std::string>* names = nullptr;  // the same of all
+    for (const Trained& trained : trained_) {
+      if (!trained.left_out.empty()) names = &trained.left_out;
+      most = std::max(most, trained.left_out_absolute);
+    }
+    if (names == nullptr) return;
+    fmt::print(
+        "left out: {}, at most {} apart: backprop's gradients there are zero but for rounding, which is all that "
+        "moves them\n",
+        joined(*names), text_of(most));
   }
 
   void print_zeros() const {

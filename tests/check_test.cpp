@@ -175,6 +175,25 @@ TEST_CASE("weights after training: the largest difference, and NaN never passes"
   Trained broken{.tolerance = 1e-3};
   compare_weights(broken, {{"a", {1, kNaN}}, {"b", {100, 0}}}, reference);
   CHECK(broken.failed());
+  // What rounding alone has moved is left out, but not what is no number.
+  const std::set<std::string> moved = {"a"};
+  Trained rounded{.tolerance = 1e-3};
+  compare_weights(rounded, {{"a", {1, 9}}, {"b", {100, 0.01}}}, reference, moved);
+  CHECK(rounded.left_out == std::vector<std::string>{"a"});
+  CHECK(rounded.left_out_absolute == 5);
+  CHECK(rounded.absolute == Approx(0.01));
+  CHECK(rounded.where == "b");
+  CHECK_FALSE(rounded.failed());
+  Trained lost{.tolerance = 1e-3};
+  compare_weights(lost, {{"a", {1, kNaN}}, {"b", {100, 0}}}, reference, moved);
+  CHECK(lost.failed());
+}
+
+TEST_CASE("gradients that are zero but for rounding: in units of the whole") {
+  const Tensors gradient = {{"a", {3, 4}}, {"b", {1e-16, -1e-15}}, {"c", {0}}, {"d", {1e-12}}};
+  CHECK(zero_gradients(gradient, 5) == std::set<std::string>{"b", "c"});
+  CHECK(zero_gradients(gradient, 500) == std::set<std::string>{"b", "c", "d"});
+  CHECK(zero_gradients(gradient, kNaN).empty());
 }
 
 TEST_CASE("losses on the way: the largest difference and where it is, and NaN never passes") {
@@ -498,6 +517,23 @@ TEST_CASE("pc check: exit statuses and messages") {
     const Result precise = check(config, {"--after", "2", "--set", "graph.nodes.low.precision={learn: 0.05}"});
     CHECK(precise.status == 2);
     CHECK(has(precise.err, "backprop, which does not learn the precisions of prediction low"));
+  }
+  SUBCASE("--after leaves out what rounding alone moves, and says so") {
+    std::string graph = kGraph;
+    graph.replace(graph.find("[linear, tanh]"), 14, "[linear, batch_norm, tanh]");
+    const fs::path file = scratch / "norm.yaml";
+    // An Adam whose epsilon is smaller than what rounding leaves makes whole steps of it.
+    std::ofstream(file) << graph << "learn: {optimizer: {adam: {epsilon: 1.0e-20}}}\n";
+    const std::vector<std::string> options = {"--after", "20", "--dtype", "float64", "--schedule", "zil-pad"};
+    const Result result = check(file, options);
+    CHECK(result.status == 0);
+    CHECK(has(result.out, "left out: image->low/linear.bias, at most"));
+    std::vector<std::string> json = options;
+    json.emplace_back("--json");
+    const Json trained = Json::parse(check(file, json).out)["after"]["schedules"][0];
+    CHECK(trained["left_out"] == Json{"image->low/linear.bias"});
+    CHECK(trained["passed"] == true);
+    CHECK(check(config, {"--after", "20"}).out.find("left out: image") == std::string::npos);
   }
   SUBCASE("--after 1: the only loss is the one that backprop starts from, whatever the schedule does with it") {
     const Result result = check(config, {"--after", "1", "--json", "--schedule", "pc", "--schedule", "zil"});
