@@ -258,6 +258,49 @@ bool predicted(const graphs::Description& graph, const std::string& name) {
          std::any_of(graph.edges.begin(), graph.edges.end(), leads_to_it);
 }
 
+/// Whether an edge reads the node by numbers of entries or of places, to which nothing flows back.
+bool reads_numbers(const EdgeSpec& edge, const std::string& name) {
+  const auto embeds = [](const OpSpec& link) { return link.op->name == "embedding"; };
+  const bool looks_up =
+      edge.from.size() == 2 && edge.from[0] != name && !edge.chain.empty() && edge.chain[0].op->name == "gather";
+  return looks_up || std::any_of(edge.chain.begin(), edge.chain.end(), embeds);
+}
+
+/// A node that the task leaves free has to do with others, and what predicts it can learn something. Of nodes that
+/// are named but not there others tell.
+void check_free_nodes(const Config& config, const Place& graph) {
+  const Names clamped = task_names(config);
+  const auto& [nodes, edges] = config.graph;
+  const auto known = [&nodes = nodes](const std::string& name) {
+    return std::any_of(nodes.begin(), nodes.end(), [&](const NodeSpec& node) { return node.name == name; });
+  };
+  if (!std::all_of(clamped.begin(), clamped.end(), known)) return;
+  for (const EdgeSpec& edge : edges) {
+    if (!known(edge.to) || !std::all_of(edge.from.begin(), edge.from.end(), known)) return;
+  }
+  const auto learns = [](const OpSpec& link) { return link.op->params != nullptr; };
+  for (const NodeSpec& node : nodes) {
+    if (std::find(clamped.begin(), clamped.end(), node.name) != clamped.end()) continue;
+    const Place place = node.place.empty() ? graph : Place{node.place};
+    bool fixed = !node.prior && predicted(config.graph, node.name), moves = false;
+    const EdgeSpec* reader = nullptr;
+    for (const EdgeSpec& edge : edges) {
+      if (edge.to == node.name) fixed = fixed && std::none_of(edge.chain.begin(), edge.chain.end(), learns);
+      if (std::find(edge.from.begin(), edge.from.end(), node.name) == edge.from.end()) continue;
+      reader = &edge;
+      moves = moves || !reads_numbers(edge, node.name);
+    }
+    if (reader == nullptr && !predicted(config.graph, node.name)) {
+      fail_at(place, "node ", node.name,
+              " has no edges: it predicts nothing, and nothing predicts it; add an edge, or ", "take it out");
+    }
+    if (reader == nullptr || moves || fixed) continue;
+    fail_at(place, "node ", node.name, " is read by numbers of entries alone (embedding, or the places of gather), to ",
+            "which nothing flows back: it could not learn; let the task clamp it, or predict it by operators without ",
+            "parameters, as slice");
+  }
+}
+
 /// mupc's gains stand for the scale of the weights, which must then be 1.
 void check_mupc_init(const ConfigTree* node, WeightInit& init) {
   constexpr WeightInit kUnit{WeightInit::Kind::normal, 1.0};
@@ -350,6 +393,7 @@ Config read_config(ConfigTree tree) {
   config.relax.schedule = &find_schedule("pc");
   config.relax.place = config.tree.place();
   if (const ConfigTree* relax = fields.child("relax")) config.relax = read_relax(*relax);
+  check_free_nodes(config, graph.place());
   transform_graph(config, fields, graph);
   if (const ConfigTree* check = fields.child("check")) config.check = read_check(*check);
   if (const ConfigTree* learn = fields.child("learn")) config.learn = read_learn(*learn);

@@ -348,6 +348,26 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
   };
   CHECK(has(prior("precision: 0.1"), "only its prior predicts it; write predictions: {prior: {...}}"));
   CHECK(prior("predictions: {prior: {precision: 0.1}}").empty());
+  const auto aside = [](const std::string& node, const std::string& edge, const std::string& more = "") {
+    return message(config_with("graph:\n  nodes:\n    image: {shape: [4]}\n    label: {shape: [2]}\n    aside: {" +
+                                   node + "}\n  edges:\n    - {from: image, to: label, op: linear}\n" + edge,
+                               more));
+  };
+  CHECK(has(aside("shape: [3]", ""), "t.yaml:7:12: node aside has no edges"));
+  CHECK(aside("shape: [3], prior: true", "").empty());
+  CHECK(aside("shape: [3]", "", "task: {check: {clamp: [image, label, aside]}}\n").empty());
+  CHECK(has(aside("shape: [3]", "    - {from: image, to: asdie, op: linear}\n"), "no node named \"asdie\""));
+  CHECK(has(aside("shape: [3], prior: true", "    - {from: image, to: label, op: []}\n"), "no operator"));
+  // Numbers of entries have no slope: who is read by them alone must be given.
+  const std::string embedded = "    - {from: aside, to: label, op: [{embedding: {entries: 5, units: 1}}, linear]}\n";
+  CHECK(has(aside("shape: [2]", embedded), "t.yaml:7:12: node aside is read by numbers of entries alone"));
+  CHECK(has(aside("shape: [2], prior: true", embedded), "it could not learn; let the task clamp it"));
+  CHECK(has(aside("shape: [2]", embedded + "    - {from: image, to: aside, op: linear}\n"), "it could not learn"));
+  CHECK(aside("shape: [2]", embedded + "    - {from: image, to: aside, op: {slice: {count: 2}}}\n").empty());
+  CHECK(aside("shape: [2]", embedded + "    - {from: aside, to: label, op: linear}\n").empty());
+  CHECK(aside("shape: [2]", embedded, "task: {check: {clamp: [aside, image, label]}}\n").empty());
+  const std::string places = "    - {from: [image, aside], to: label, op: gather}\n";
+  CHECK(has(aside("shape: [2]", places), "node aside is read by numbers of entries alone"));
   CHECK(has(message(config_with("graph: {mlp: {widths: [784, 4611686018427387904, 10]}}")), "too large"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: {linear: {units: -9}}}]}")), "whole number"));
   const auto linear = [](const std::string& settings) {

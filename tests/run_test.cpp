@@ -233,14 +233,17 @@ TEST_CASE("what is wrong with graph, task or schedule is found before the data i
   const std::string nodes =
       "graph={nodes: {image: {shape: [4]}, a: {shape: [3], energy: bernoulli}, label: {shape: [2]}}, ";
   fails({}, "/nowhere");
-  fails({nodes + "edges: [{from: image, to: label, op: tanh}]}"}, "gives shape [4], but node label has shape [2]");
+  const std::string into_a = "edges: [{from: image, to: a, op: linear}, ";
+  fails({nodes + "edges: [{from: image, to: label, op: linear}]}"}, "node a has no edges");
+  fails({nodes + into_a + "{from: image, to: label, op: tanh}]}"}, "gives shape [4], but node label has shape [2]");
   fails({"task.classify.target=lable"}, "\"lable\" is not in the graph");
   fails({"task.classify.target=image"}, "both nodes of the task are image");
   fails({"task={reconstruct: {node: image}}"}, "nothing predicts node image");
   fails({nodes + "edges: [{from: image, to: a, op: linear}]}"}, "no edge touches the target node label");
   fails({nodes + "edges: [{from: image, to: a, op: linear}, {from: a, to: label, op: linear}]}"},
         "node a has energy bernoulli");
-  fails({nodes + "edges: [{from: image, to: label, op: linear}, {from: label, to: label, op: linear}]}",
+  fails({"graph={nodes: {image: {shape: [4]}, label: {shape: [2]}}, edges: [{from: image, to: label, op: linear}, "
+         "{from: label, to: label, op: linear}]}",
          "relax.schedule=zil"},
         "cycle");
 }
