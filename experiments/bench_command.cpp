@@ -155,8 +155,12 @@ class BenchRun {
     line("floor", "{} (by {}); this step takes {:.2f} times as long, the floor is {:.1f} % of it", ms(floor),
          work_.flops / ceilings_.gemm > work_.least_bytes / ceilings_.copy ? "FLOPs" : "bytes", seconds / floor,
          100 * floor / seconds);
-    line("energy", "{:.4g} -> {:.4g} a sample in relaxation{}", speed_.energy_start, speed_.energy_end,
-         speed_.sound ? "" : "; NOT SOUND: it diverged, lower relax's or learn's rate");
+    const char* unsound = speed_.sound ? "" : "; NOT SOUND: it diverged, lower relax's or learn's rate";
+    if (lowers_energy(*config_.relax.schedule)) {
+      line("energy", "{:.4g} -> {:.4g} a sample in relaxation{}", speed_.energy_start, speed_.energy_end, unsound);
+    } else {
+      line("loss", "{:.4g} a sample{}", speed_.energy_start, unsound);
+    }
     print_accuracy();
     print_parts();
   }

@@ -387,7 +387,7 @@ std::string Classifier::write_text(std::int64_t count) {
 
 std::vector<double> Classifier::trace() {
   const Schedule& schedule = *config_.relax.schedule;
-  if (schedule.engine == Engine::reverse || schedule.exact || schedule.free_output) return {};
+  if (!lowers_energy(schedule) || schedule.free_output) return {};
   const Part& part = feed_.sample();
   if (trace_ == nullptr) {
     PlanSpec spec = base_spec();

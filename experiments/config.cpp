@@ -430,6 +430,8 @@ std::string_view name_of_gemm(DType operands) {
   return "fp64";
 }
 
+bool lowers_energy(const Schedule& schedule) { return !schedule.exact && schedule.engine != Engine::reverse; }
+
 void choose_plan(const Config& config, PlanSpec& spec) {
   spec.optimize = config.optimize;
   spec.regime = config.regime;

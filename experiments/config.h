@@ -133,6 +133,9 @@ inline constexpr std::pair<std::string_view, DType> kGemms[] = {
 
 std::string_view name_of_gemm(DType operands);
 
+/// False of zil, backprop and others that relax nothing: the energy of their start is the loss, and there is no other.
+bool lowers_energy(const Schedule& schedule);
+
 /// What the config's `plan` and `gemm` say.
 void choose_plan(const Config& config, PlanSpec& spec);
 

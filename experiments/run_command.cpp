@@ -147,10 +147,12 @@ class Run {
     }
     save();
     progress_.clear();
-    note_ = fmt::format("energy {:.4g}", result.energy_end);
+    const bool relaxes = lowers_energy(*config_.relax.schedule);
+    note_ = relaxes ? fmt::format("energy {:.4g}", result.energy_end) : fmt::format("loss {:.4g}", result.energy_start);
     if (validates) note_ += ", validation " + task_.shown(validation);
-    spdlog::info("epoch {}/{}: energy {:.5g} -> {:.5g}{}{} ({:.2f} s, {:.0f} examples/s)", at_.epoch,
-                 config_.learn.epochs, result.energy_start, result.energy_end,
+    spdlog::info("epoch {}/{}: {}{}{} ({:.2f} s, {:.0f} examples/s)", at_.epoch, config_.learn.epochs,
+                 relaxes ? fmt::format("energy {:.5g} -> {:.5g}", result.energy_start, result.energy_end)
+                         : fmt::format("loss {:.5g}", result.energy_start),
                  result.accuracy >= 0 ? fmt::format(", training {:.2f}%", 100 * result.accuracy) : "",
                  validates ? ", validation " + task_.shown(validation) : "", seconds,
                  double(result.examples) / training);

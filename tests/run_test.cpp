@@ -169,6 +169,25 @@ TEST_CASE("schedules and the plan: backprop, ipc, and a plan without savings") {
   CHECK(ipc["test"]["accuracy"].get<double>() > 0.2);
 }
 
+TEST_CASE("an epoch's line shows the energy that is lowered, or the loss of schedules that lower none") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch);
+  for (const char* schedule : {"pc", "epc", "backprop", "zil", "fa_zil", "fixed_prediction"}) {
+    CAPTURE(schedule);
+    const fs::path folder = scratch / schedule;
+    run_json(scratch,
+             {config, "--out", folder, "--set", "learn.epochs=1", "--set", "relax.schedule=" + std::string(schedule),
+              "--set", "relax.steps=~", "--set", "relax.optimizer=~"});
+    const std::string log = read(folder / "log.txt");
+    const bool lowers = std::string(schedule) == "pc" || std::string(schedule) == "epc";
+    CHECK(has(log, lowers ? "epoch 1/1: energy " : "epoch 1/1: loss "));
+    CHECK((log.find(" -> ") != std::string::npos) == lowers);
+    const Json train = Json::parse(read(folder / "metrics.jsonl"))["train"];  // has both, whatever they mean
+    CHECK(train["energy_start"].get<double>() > 0);
+    CHECK(train["energy"].get<double>() > 0);
+  }
+}
+
 TEST_CASE("divergence stops the run with status 1, and the last checkpoint stays") {
   const Scratch scratch;
   const fs::path config = write_config(scratch), run = scratch / "run";
