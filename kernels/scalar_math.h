@@ -151,25 +151,24 @@ PC_HD T softplus(T x) {
   return max(T(0), x) + log1p_unit(exp(-size));
 }
 
-/// Normal distribution function Phi(x). float: Abramowitz & Stegun 7.1.26, absolute error 1e-7.
-PC_HD float normal_cdf(float x) {
-  const float size = (x < 0 ? -x : x) * 0.70710678F;
-  const float t = divide(1.0F, std::fma(0.3275911F, size, 1.0F));
+/// Normal distribution function Phi(x), and what its tails and its density have in common, exp(-x^2 / 2).
+template <class T>
+struct Normal {
+  T cdf, bell;
+};
+/// Abramowitz & Stegun 7.1.26, absolute error 1e-7.
+PC_HD Normal<float> normal(float x) {
+  const float bell = exp(-0.5F * x * x);
+  const float t = divide(1.0F, std::fma(0.3275911F * 0.70710678F, x < 0 ? -x : x, 1.0F));
   float p = 1.061405429F;
   p = std::fma(p, t, -1.453152027F);
   p = std::fma(p, t, 1.421413741F);
   p = std::fma(p, t, -0.284496736F);
   p = std::fma(p, t, 0.254829592F);
-  const float tail = 0.5F * p * t * exp(-size * size);  // 1 - Phi(|x|)
-  return x < 0 ? tail : 1.0F - tail;
+  const float tail = 0.5F * p * t * bell;  // 1 - Phi(|x|)
+  return {x < 0 ? tail : 1.0F - tail, bell};
 }
-PC_HD double normal_cdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }
-
-/// Normal density.
-template <class T>
-PC_HD T normal_pdf(T x) {
-  return T(0.39894228040143267794) * exp(T(-0.5) * x * x);
-}
+PC_HD Normal<double> normal(double x) { return {0.5 * std::erfc(-x * 0.70710678118654752440), std::exp(-0.5 * x * x)}; }
 
 // --- activations: a value and its slope, for one input ---
 
@@ -200,8 +199,8 @@ PC_HD ValueSlope<T> activate(T z, T leak) {
   } else if constexpr (kind == Activation::leaky_relu) {
     return {z > T(0) ? z : leak * z, z > T(0) ? T(1) : leak};
   } else if constexpr (kind == Activation::gelu) {
-    const T cdf = normal_cdf(z);
-    return {z * cdf, cdf + z * normal_pdf(z)};
+    const Normal<T> at = normal(z);
+    return {z * at.cdf, at.cdf + z * T(0.39894228040143267794) * at.bell};
   } else if constexpr (kind == Activation::gelu_tanh) {
     // z sigmoid(2u) with u = sqrt(2/pi) (z + 0.044715 z^3): the same function, one exponential
     const T cubic = T(0.044715), twice = T(1.59576912160573071176);
@@ -229,13 +228,14 @@ PC_HD ValueSlope<T> activate(T z, T leak) {
 /// lose: pieces that are straight lines are taken as such, curves by their slope in the middle.
 template <Activation kind, class T>
 PC_HD ValueSlope<T> change(T z, T dz, T leak) {
-  const ValueSlope<T> before = activate<kind>(z, leak), after = activate<kind>(z + dz, leak);
-  const T difference = after.value - before.value;
+  const ValueSlope<T> after = activate<kind>(z + dz, leak);
+  const auto difference = [&] { return after.value - activate<kind>(z, leak).value; };
   constexpr bool straight = kind == Activation::relu || kind == Activation::leaky_relu || kind == Activation::hard_tanh;
   if constexpr (kind == Activation::identity) {
     return {dz, T(1)};
   } else if constexpr (straight) {
-    return {before.slope == after.slope ? after.slope * dz : difference, after.slope};
+    const bool same = activate<kind>(z, leak).slope == after.slope;
+    return {same ? after.slope * dz : difference(), after.slope};
   } else if constexpr (kind == Activation::tanh && sizeof(T) == sizeof(float)) {
     // With a = exp(2 z) and b = exp(2 (z + dz)), tanh(z + dz) - tanh(z) = 2 (b - a) / ((a + 1) (b + 1)). Beyond kFar
     // tanh is 1 to the last digit.
@@ -247,10 +247,22 @@ PC_HD ValueSlope<T> change(T z, T dz, T leak) {
   } else if constexpr (sizeof(T) == sizeof(float)) {
     // The slope errs by dz^2 / 24 times the third derivative, the difference by the rounding of f: about 1e-5 of the
     // change at the border between them.
-    const T middle = activate<kind>(z + T(0.5) * dz, leak).slope * dz;
-    return {dz < T(1.0 / 64) && dz > T(-1.0 / 64) ? middle : difference, after.slope};
+    const auto middle = [&] { return activate<kind>(z + T(0.5) * dz, leak).slope * dz; };
+    const bool small = dz < T(1.0 / 64) && dz > T(-1.0 / 64);
+#if defined(__CUDA_ARCH__)
+    T by;  // most changes are small: a branch saves one of the two
+    if (small) {
+      by = middle();
+    } else {
+      by = difference();
+    }
+    return {by, after.slope};
+#else
+    const T near = middle(), far = difference();  // both, or loops would not be vectors
+    return {small ? near : far, after.slope};
+#endif
   } else {
-    return {difference, after.slope};
+    return {difference(), after.slope};
   }
 }
 
