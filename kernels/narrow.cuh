@@ -31,19 +31,15 @@ class Narrow {
   __device__ void operator()(At<n> at, const Pack<T, n>& value) const {
     if constexpr (std::is_same_v<T, float>) {
       if (data_ == nullptr) return;
-      const std::int64_t place = at.row * ld_ + at.col;
-      if (half_) {
-        Pack<__half, n> rounded;
-        for (int i = 0; i < n; ++i) {
-          rounded[i] = __float2half_rn(scale_ * value[i]);
-          // Whoever writes, writes the same.
-          if (__hisinf(rounded[i]) != 0 && !isinf(value[i])) *overflow_ = 1.0;
-        }
-        *reinterpret_cast<Pack<__half, n>*>(static_cast<__half*>(data_) + place) = rounded;
+      std::uint16_t* const to = static_cast<std::uint16_t*>(data_) + at.row * ld_ + at.col;
+      Pack<std::uint16_t, n> bits;
+      for (int i = 0; i < n; ++i)
+        bits[i] = half_ ? half(value[i]) : __bfloat16_as_ushort(__float2bfloat16_rn(scale_ * value[i]));
+      if constexpr (n == 4) {  // as one: entry by entry each would be a store of two bytes
+        *reinterpret_cast<uint2*>(to) = {bits[0] | std::uint32_t{bits[1]} << 16,
+                                         bits[2] | std::uint32_t{bits[3]} << 16};
       } else {
-        Pack<__nv_bfloat16, n> rounded;
-        for (int i = 0; i < n; ++i) rounded[i] = __float2bfloat16_rn(scale_ * value[i]);
-        *reinterpret_cast<Pack<__nv_bfloat16, n>*>(static_cast<__nv_bfloat16*>(data_) + place) = rounded;
+        for (int i = 0; i < n; ++i) to[i] = bits[i];
       }
     }
   }
@@ -53,6 +49,12 @@ class Narrow {
   }
 
  private:
+  __device__ std::uint16_t half(float value) const {
+    const __half rounded = __float2half_rn(scale_ * value);
+    if (__hisinf(rounded) != 0 && !isinf(value)) *overflow_ = 1.0;  // whoever writes, writes the same
+    return __half_as_ushort(rounded);
+  }
+
   void* data_ = nullptr;
   double* overflow_ = nullptr;
   std::int64_t ld_ = 0;
