@@ -247,20 +247,8 @@ PC_HD ValueSlope<T> change(T z, T dz, T leak) {
   } else if constexpr (sizeof(T) == sizeof(float)) {
     // The slope errs by dz^2 / 24 times the third derivative, the difference by the rounding of f: about 1e-5 of the
     // change at the border between them.
-    const auto middle = [&] { return activate<kind>(z + T(0.5) * dz, leak).slope * dz; };
-    const bool small = dz < T(1.0 / 64) && dz > T(-1.0 / 64);
-#if defined(__CUDA_ARCH__)
-    T by;  // most changes are small: a branch saves one of the two
-    if (small) {
-      by = middle();
-    } else {
-      by = difference();
-    }
-    return {by, after.slope};
-#else
-    const T near = middle(), far = difference();  // both, or loops would not be vectors
-    return {small ? near : far, after.slope};
-#endif
+    const T near = activate<kind>(z + T(0.5) * dz, leak).slope * dz, far = difference();  // both: no branch, so loops
+    return {dz < T(1.0 / 64) && dz > T(-1.0 / 64) ? near : far, after.slope};             // become vectors
   } else {
     return {difference(), after.slope};
   }
