@@ -1565,13 +1565,64 @@ class Maker {
         }
       }
     }
+    if (dtype_ == DType::f32 && in_patch <= kPatchRows) {  // patches as above, each group with so many blocks
+      constexpr std::int64_t kBlocks = 3, kCols = SparseBlocks::kCols;
+      const std::int64_t groups = (in_patch + SparseBlocks::kRows - 1) / SparseBlocks::kRows * patches;
+      CaseView samples = matrix(sources, whole);
+      samples.wide = false;
+      samples.dtype = DType::bf16;
+      const auto product = [n = rows_](const Views& in, View y, Write write, View base) {
+        const SparsePatches in_patches{.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
+        const SparseBlocks blocks{.groups = in[6], .first = in[7], .sources = in[8]};
+        return SparseProductArgs{.index = {in[0], in[1], in_patches, blocks},
+                                 .values = in[9],
+                                 .x_t = in[10].columns(0, n),
+                                 .y = y,
+                                 .alpha = -0.7,
+                                 .write = write,
+                                 .base = base};
+      };
+      const auto views = [&](std::initializer_list<CaseView> others) {
+        std::vector<CaseView> all = in_patches;
+        all.insert(
+            all.end(),
+            {list(patches + 1, Content::steps, static_cast<double>(groups / patches)),
+             list(groups + 1, Content::steps, static_cast<double>(kBlocks)),
+             {.shape = {groups * kBlocks, kCols, 2}, .dtype = DType::u8, .content = Content::bytes, .value = each},
+             {.shape = {groups * kBlocks, SparseBlocks::kRows, kCols}, .dtype = DType::bf16},
+             samples});
+        all.insert(all.end(), others);
+        return all;
+      };
+      for (const Write write : kWrites) {
+        add("sparse_product", "blocks, " + name_of_write(write), views({}), {matrix(before(write))},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              sparse_product(exec, product(in, out[0], write, {}));
+            });
+      }
+      add("sparse_product", "blocks, base", views({matrix()}), {matrix(Content::nan)},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            sparse_product(exec, product(in, out[0], Write::set, in[11]));
+          });
+      CaseView turned = matrix(cols_, rows_, Content::nan), spread{.shape = {256}, .content = Content::nan};
+      turned.dtype = spread.dtype = DType::bf16;
+      add("transpose", "bfloat16", {matrix()}, {turned},
+          [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
+      add("permute", "bfloat16",
+          {CaseView{.shape = {40}, .dtype = dtype_},
+           CaseView{.shape = {256}, .dtype = DType::i32, .content = Content::lacking, .value = 40}},
+          {spread}, [](const Exec& exec, const Views& in, const Views& out) {
+            permute(exec, {.x = in[0], .from = in[1], .y = out[0]});
+          });
+    }
     add("transpose", "all", {matrix()}, {matrix(cols_, rows_, Content::nan)},
         [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
     const std::int64_t all = rows_ * cols_;
     add("permute", "all",
         {CaseView{.shape = {all}, .dtype = dtype_},
-         CaseView{.shape = {all}, .dtype = DType::i32, .content = Content::index, .value = static_cast<double>(all)}},
-        {CaseView{.shape = {all}, .dtype = dtype_, .content = Content::nan}},
+         CaseView{
+             .shape = {2 * all}, .dtype = DType::i32, .content = Content::lacking, .value = static_cast<double>(all)}},
+        {CaseView{.shape = {2 * all}, .dtype = dtype_, .content = Content::nan}},
         [](const Exec& exec, const Views& in, const Views& out) {
           permute(exec, {.x = in[0], .from = in[1], .y = out[0]});
         });
@@ -1671,6 +1722,9 @@ double case_entry(const CaseView& view, std::uint32_t stream, std::int64_t index
       return std::floor(5 * u) - 2;
     case Content::mask:
       return u < 0.5 ? 0 : 1;
+    case Content::lacking:
+      if (index % 8 == 5) return -1;
+      [[fallthrough]];
     case Content::index:
       return std::floor(view.value * u);
     case Content::offsets:
