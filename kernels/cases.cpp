@@ -1565,10 +1565,26 @@ class Maker {
         }
       }
     }
-    if (dtype_ == DType::f32 && in_patch <= kPatchRows) {  // patches as above, each group with so many blocks
-      constexpr std::int64_t kBlocks = 3, kCols = SparseBlocks::kCols;
+    if (dtype_ == DType::f32 && in_patch <= kPatchRows) {
+      // Patches of as many rows, the second without sources; groups with so many blocks, none, and twice as many.
+      constexpr double kBlocks = 10;
+      constexpr std::int64_t kCols = SparseBlocks::kCols;
+      const std::int64_t most = std::min<std::int64_t>(rows_ + cols_, 256);  // sources of the first patch
       const std::int64_t groups = (in_patch + SparseBlocks::kRows - 1) / SparseBlocks::kRows * patches;
-      CaseView samples = matrix(sources, whole);
+      const auto count = static_cast<std::int64_t>(first_place(kBlocks, groups));
+      const auto most_each = static_cast<double>(most);
+      const std::vector<CaseView> index = {
+          offsets,
+          columns,
+          in_patches[2],
+          list(patches + 1, Content::offsets, most_each),
+          list(static_cast<std::int64_t>(first_place(most_each, patches)), Content::turns, most_each),
+          in_patches[5],
+          list(patches + 1, Content::steps, static_cast<double>(groups / patches)),
+          list(groups + 1, Content::offsets, kBlocks),
+          {.shape = {count, kCols, 2}, .dtype = DType::u8, .content = Content::bytes, .value = most_each},
+          {.shape = {count, SparseBlocks::kRows, kCols}, .dtype = DType::bf16}};
+      CaseView samples = matrix(most, whole);
       samples.wide = false;
       samples.dtype = DType::bf16;
       const auto product = [n = rows_](const Views& in, View y, Write write, View base) {
@@ -1583,14 +1599,8 @@ class Maker {
                                  .base = base};
       };
       const auto views = [&](std::initializer_list<CaseView> others) {
-        std::vector<CaseView> all = in_patches;
-        all.insert(
-            all.end(),
-            {list(patches + 1, Content::steps, static_cast<double>(groups / patches)),
-             list(groups + 1, Content::steps, static_cast<double>(kBlocks)),
-             {.shape = {groups * kBlocks, kCols, 2}, .dtype = DType::u8, .content = Content::bytes, .value = each},
-             {.shape = {groups * kBlocks, SparseBlocks::kRows, kCols}, .dtype = DType::bf16},
-             samples});
+        std::vector<CaseView> all = index;
+        all.push_back(samples);
         all.insert(all.end(), others);
         return all;
       };
@@ -1697,6 +1707,7 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(150, 200, "settle");         // several tiles each way
   add(67, 401, "sum");             // more than one block's part on a GPU
   add(36, 129, "sparse_product");  // in patches on a GPU
+  add(36, 288, "sparse_product");  // as large as they may be
   add(36, 129, "sparse_gradient");
   add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
   add(2500, 33, "sum_rows");

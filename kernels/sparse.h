@@ -24,8 +24,8 @@ struct SparsePatches {
 };
 
 /// Rows of a patch in groups of 8, and the sources that a group has in sixteens: blocks of 8 x 16 bfloat16 entries for
-/// tensor cores. Those that the matrix does not have are stored as zeros: of a hundred entries near a row about two in
-/// three, which costs less than an index for each entry and a gather for each sample. int32 but for `sources`.
+/// tensor cores. Those that the matrix does not have are stored as zeros; in return no entry needs an index, and what
+/// is gathered serves eight rows. int32 but for `sources`.
 struct SparseBlocks {
   static constexpr std::int64_t kRows = 8, kCols = 16, kEntries = kRows * kCols;
 
@@ -61,8 +61,11 @@ struct SparseIndex {
   void touches(Touches& t) const { t.read_all(offsets).read_all(columns); }
 };
 
-/// Whether a kernel may write numbers of one type from those of another: of the same, or rounded to operands.
-inline bool may_become(DType from, DType to) { return from == to || (from == DType::f32 && to == DType::bf16); }
+/// Whether a kernel may write numbers of one type from those of another: float32 or float64 as it is, or float32
+/// rounded.
+inline bool may_become(DType from, DType to) {
+  return from == DType::f32 ? to == DType::f32 || to == DType::bf16 : from == DType::f64 && to == DType::f64;
+}
 
 /// y = x^T.   x [rows, cols]   y [cols, rows], also bfloat16
 struct TransposeArgs {
@@ -110,7 +113,8 @@ struct SparseProductArgs {
     if (index.blocks.empty()) {
       index.check("sparse_product", values);
     } else {
-      PC_CHECK(!index.patches.empty() && values.dtype == DType::bf16 && y.dtype == DType::f32 &&
+      PC_CHECK(!index.patches.empty() && index.blocks.groups.count() == index.patches.count() + 1 &&
+                   values.dtype == DType::bf16 && y.dtype == DType::f32 &&
                    values.extent() == static_cast<std::size_t>(values.count()) * size_of(values.dtype) &&
                    values.count() == index.blocks.count() * SparseBlocks::kEntries,
                "sparse_product", "values ", values.shape.text(), " do not fit ", index.blocks.count(),
@@ -165,7 +169,8 @@ void sparse_product_cuda(const SparseProductArgs&, CudaContext&);
 void sparse_gradient_cpu(const SparseGradientArgs&, Share);
 void sparse_gradient_cuda(const SparseGradientArgs&, CudaContext&);
 
-inline constexpr Kernel<TransposeArgs> transpose{"transpose", transpose_cpu, PC_CUDA(transpose_cuda)};
+inline constexpr Kernel<TransposeArgs> transpose{
+    .name = "transpose", .cpu = transpose_cpu, .cuda = PC_CUDA(transpose_cuda), .idempotent = true};
 inline constexpr Kernel<PermuteArgs> permute{"permute", permute_cpu, PC_CUDA(permute_cuda)};
 inline constexpr Kernel<SparseProductArgs> sparse_product{"sparse_product", sparse_product_cpu,
                                                           PC_CUDA(sparse_product_cuda)};

@@ -88,19 +88,19 @@ void block_product(const SparseProductArgs& a, Share share) {
   const auto [begin, end] = share.of(patches.count());
   for (std::int64_t p = begin; p < end; ++p) {
     const std::int64_t top = number(patches.first, p), bottom = std::min(number(patches.first, p + 1), a.y.cols());
-    const std::int64_t source = number(patches.source_offsets, p), none = number(patches.source_offsets, p + 1);
+    const std::int64_t source = number(patches.source_offsets, p), sources_end = number(patches.source_offsets, p + 1);
     const std::int64_t groups = number(blocks.groups, p);
     for (std::int64_t first = 0; first < batch; first += kSamples) {
       const std::int64_t n = std::min(kSamples, batch - first);
-      samples.assign(static_cast<std::size_t>((none - source) * kSamples), 0.0F);
-      for (std::int64_t i = source; i < none; ++i) {
+      samples.assign(static_cast<std::size_t>((sources_end - source) * kSamples), 0.0F);
+      for (std::int64_t i = source; i < sources_end; ++i) {
         const auto* x = a.x_t.row<Eigen::bfloat16>(number(patches.sources, i)) + first;
         std::copy_n(x, n, samples.begin() + (i - source) * kSamples);
       }
       for (std::int64_t row = top; row < bottom; ++row) {
         float sum[kSamples] = {};
         const std::int64_t group = groups + (row - top) / B::kRows;
-        const bool any = none > source;
+        const bool any = sources_end > source;
         for (std::int64_t b = any ? number(blocks.first, group) : 0; any && b < number(blocks.first, group + 1); ++b) {
           const auto* values = a.values.as<Eigen::bfloat16>() + b * B::kEntries + (row - top) % B::kRows * B::kCols;
           const std::uint16_t* columns = blocks.sources.as<std::uint16_t>() + b * B::kCols;

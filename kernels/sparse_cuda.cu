@@ -396,11 +396,13 @@ struct Permute {
 template <class T>
 void permute_typed(const PermuteArgs& p, CudaContext& context) {
   const bool rounds = p.y.dtype == DType::bf16;
+  View row = p.y;  // a list, of which Narrow does not know that four may be written at once
+  row.shape = {1, p.y.count()};
   cu::each_entry(1, p.y.count(), context.stream, cu::NoScalars{},
                  Permute<T>{p.x.as<T>(),
                             {p.from.as<std::int32_t>(), 0},
                             {rounds ? nullptr : p.y.as<T>(), 0},
-                            rounds ? cu::Narrow({.y = p.y}) : cu::Narrow()});
+                            rounds ? cu::Narrow({.y = row}) : cu::Narrow()});
 }
 
 }  // namespace

@@ -97,7 +97,11 @@ namespace {
 
 View place(Arena& arena, const std::string& name, const auto& numbers) {
   const View view = arena.take(name, {std::ssize(numbers)}, DType::i32);
-  arena.upload(view, std::vector<std::int32_t>(numbers.begin(), numbers.end()).data());
+  if constexpr (sizeof(numbers[0]) == sizeof(std::int32_t)) {
+    arena.upload(view, numbers.data());
+  } else {
+    arena.upload(view, std::vector<std::int32_t>(numbers.begin(), numbers.end()).data());
+  }
   return view;
 }
 

@@ -164,10 +164,10 @@ std::vector<std::uint16_t> spread_over_columns(std::vector<std::uint16_t> source
 }  // namespace
 
 std::optional<Blocks> blocks_of(const Pattern& pattern, const Patches& patches) {
-  constexpr std::int64_t kMostZeros = 4;  // entries of a block for each that is there
+  constexpr std::int64_t kMostEntries = 4;  // of blocks, for each that is there
   constexpr std::int64_t kRows = SparseBlocks::kRows, kCols = SparseBlocks::kCols, kEntries = SparseBlocks::kEntries;
   const std::int64_t most =
-      std::min<std::int64_t>(pattern.count() * kMostZeros, std::numeric_limits<std::int32_t>::max());
+      std::min<std::int64_t>(pattern.count() * kMostEntries, std::numeric_limits<std::int32_t>::max());
   Blocks result;
   constexpr std::int32_t kNone = -1;
   std::vector<std::int32_t> column(at(std::int64_t{std::numeric_limits<std::uint16_t>::max()} + 1),

@@ -167,7 +167,8 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write, const 
   const std::vector<View> w = exactly ? operands_.split_weights(e, link) : operands_.weights(e, link);
   const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
   const std::vector<View> state = state_of(e, link);
-  const OpCall call{exec_, x, w, l.attrs, operands_.sparse(e, link), without_bias, state, base};
+  const SparseViews* sparse = exactly ? network_.sparse(e, link) : operands_.sparse(e, link);
+  const OpCall call{exec_, x, w, l.attrs, sparse, without_bias, state, base};
   if (call.copies_by_row()) prepare(l, call);
   l.op->predict(call, out, write);
 }
