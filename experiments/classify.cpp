@@ -13,6 +13,7 @@
 #include "kernels/arithmetic.h"
 #include "kernels/philox.h"
 #include "pc/levels.h"
+#include "pc/ops/ops.h"
 #include "pc/step_bound.h"
 
 namespace pc::experiments {
@@ -115,7 +116,21 @@ void Classifier::check_nodes(const Graph& graph) const {
   check(target.shape.count() == width, target, " has shape ", target.shape.text(), ", but ", set, " has ",
         config_.examples ? width : feed_.classes(), config_.examples ? " values an example" : " classes",
         config_.next_token ? " for each of " + std::to_string(feed_.times()) + " characters" : "");
+  const Energy* energy = target.predictions.empty() ? nullptr : graph.prediction(target.predictions[0]).spec.energy;
+  if (!config_.examples && (energy == &softmax_cross_entropy || energy == &bernoulli || energy == &categorical_kl)) {
+    const auto probability = [](double p) { return p >= 0 && p <= 1; };
+    check(probability(config_.classify.on) && probability(config_.classify.off), target, " has energy ", energy->name,
+          ", to which task.classify.on and off, ", config_.classify.on, " and ", config_.classify.off,
+          ", must be probabilities");
+  }
   if (!config_.next_token) return;
+  for (const EdgeId e : input.out) {
+    const Link& first = graph.edge(e).chain[0];
+    if (first.op != &ops::embedding) continue;
+    check(static_cast<std::int64_t>(first.attrs.at("entries")) >= feed_.classes(), input,
+          " goes through an embedding of ", first.attrs.at("entries"), " entries, but ", set, " has ", feed_.classes(),
+          " different characters");
+  }
   const bool distribution = !target.predictions.empty() &&
                             graph.prediction(target.predictions[0]).spec.energy == &softmax_cross_entropy &&
                             target.shape[target.shape.rank() - 1] == feed_.classes();

@@ -644,6 +644,11 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
                            "task: {next_token: {sample: 0}}\nrelax: {schedule: zil}\n"
                            "learn: {epochs: 20, optimizer: {adam: {rate: 0.01}}}\nsave: {trace: false}\n";
   REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
+  const Result few = run_program(scratch, {"run", config, "--out", scratch / "few", "--set",
+                                           "graph={rnn: {shape: [8, 4], entries: 26, outputs: 27, sequence: true, "
+                                           "output: softmax_cross_entropy, input: tokens, target: next}}"});
+  CHECK(few.status == 2);
+  CHECK(has(few.err, "an embedding of 26 entries, but text has 27 different characters"));
   for (const char* task :
        {"classify", "generate", "complete", "denoise", "recall", "replay", "interpolate", "sample"}) {
     CAPTURE(task);

@@ -230,6 +230,11 @@ TEST_CASE("wrong use ends with status 2 and a message that names the place and t
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[783,10]"}, "784");
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[784,9]"}, "10 classes");
   fails({"run", config, "--out", scratch / "x", "--set", "task.classify.target=lable"}, "lable");
+  for (const char* given : {"on=-1", "off=1.5"}) {
+    fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.output=softmax_cross_entropy", "--set",
+           std::string("task.classify.") + given},
+          "must be probabilities");
+  }
   fails({"run", config, "--out", scratch / "x", "--set", "data.validation=400"}, "none are left");
   fails({"eval", scratch / "none"}, "no run folder");
   fails({"data", "verify", "nothing"}, "nothing");

@@ -175,6 +175,8 @@ TEST_CASE("ops along axes: shapes that do not fit") {
   CHECK(contains(infer(ops::softmax, {{3, 4}}, {{"causal", 1}}), "no square"));
   CHECK(contains(infer(ops::embedding, {{3}}, {}, Shape{3, 2}), "entries"));
   CHECK(contains(infer(ops::rotary, {{3, 5}}, {}), "must be even"));
+  CHECK(contains(infer(ops::rotary, {{3, 4}}, {{"base", 0}}), "base: 0 must be above 0"));
+  CHECK(contains(infer(ops::rotary, {{3, 4}}, {{"count", 6}}), "count: 6 is more"));
   CHECK(contains(infer(ops::permute, {{3, 5, 2}}, {{"order", 112}}), "does not name each"));
   CHECK(contains(infer(ops::permute, {{3, 5}}, {{"order", 102}}), "does not name each"));
   CHECK(contains(infer(ops::concat, {{3, 5}, {3, 4}}, {{"axis", 0}}), "cannot be joined along axis 0"));

@@ -119,7 +119,9 @@ Shape infer_rotary(const OpSite& site) {
   const Shape& x = site.sources[0];
   PC_CHECK(x.rank() == 2, "rotary", "takes a sequence [times, entries], not ", x.text());
   const kernels::RotateArgs r = rotation(site.attrs, x[1]);
-  PC_CHECK(r.head % 2 == 0 && r.count <= x[1] && r.count % r.head == 0 && r.base > 0, "rotary", "heads of ", r.head,
+  PC_CHECK(r.base > 0, "rotary", "base: ", r.base, " must be above 0");
+  PC_CHECK(r.count <= x[1], "rotary", "count: ", r.count, " is more than tokens ", x.text(), " have entries");
+  PC_CHECK(r.head % 2 == 0 && r.count % r.head == 0, "rotary", "heads of ", r.head,
            " entries, which must be even, do not divide the first ", r.count, " of tokens ", x.text());
   return x;
 }
