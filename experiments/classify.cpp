@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <limits>
 #include <numbers>
+#include <numeric>
 
 #include "kernels/arithmetic.h"
 #include "kernels/philox.h"
@@ -102,6 +103,25 @@ Classifier::Classifier(const Config& config, const ExecContext& where, Graph gra
   train_ = make_trainer();
 }
 
+namespace {
+
+/// Whether edges, whichever way they point, lead from one node to the other.
+bool connected(const Graph& graph, NodeId from, NodeId to) {
+  std::vector<NodeId> component(static_cast<std::size_t>(graph.node_count()));
+  std::iota(component.begin(), component.end(), 0);
+  const auto at = [&](NodeId v) { return component[static_cast<std::size_t>(v)]; };
+  for (const Edge& edge : graph.edges()) {
+    const NodeId here = at(graph.prediction(edge.prediction).node);
+    for (const NodeId source : edge.from) {
+      const NodeId there = at(source);
+      std::replace(component.begin(), component.end(), there, here);
+    }
+  }
+  return at(from) == at(to);
+}
+
+}  // namespace
+
 void Classifier::check_nodes(const Graph& graph) const {
   const std::string& set = config_.data.request.set;
   const auto check = [&](bool fits, const Node& node, const auto&... parts) {
@@ -116,6 +136,9 @@ void Classifier::check_nodes(const Graph& graph) const {
   check(target.shape.count() == width, target, " has shape ", target.shape.text(), ", but ", set, " has ",
         config_.examples ? width : feed_.classes(), config_.examples ? " values an example" : " classes",
         config_.next_token ? " for each of " + std::to_string(feed_.times()) + " characters" : "");
+  check(connected(graph, input_, target_), target, " is joined to node ", input.name,
+        " by no edges, in either direction, so nothing can be learned of it; graph.unroll has to be as many sweeps as "
+        "there are edges on the way");
   const Energy* energy = target.predictions.empty() ? nullptr : graph.prediction(target.predictions[0]).spec.energy;
   if (!config_.examples && (energy == &softmax_cross_entropy || energy == &bernoulli || energy == &categorical_kl)) {
     const auto probability = [](double p) { return p >= 0 && p <= 1; };

@@ -230,6 +230,7 @@ TEST_CASE("wrong use ends with status 2 and a message that names the place and t
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[783,10]"}, "784");
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[784,9]"}, "10 classes");
   fails({"run", config, "--out", scratch / "x", "--set", "task.classify.target=lable"}, "lable");
+  fails({"run", config, "--out", scratch / "x", "--set", "graph.unroll=1"}, "is joined to node image by no edges");
   for (const char* given : {"on=-1", "off=1.5"}) {
     fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.output=softmax_cross_entropy", "--set",
            std::string("task.classify.") + given},
