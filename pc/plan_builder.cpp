@@ -167,10 +167,7 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write, const 
   const std::vector<View> w = exactly ? operands_.split_weights(e, link) : operands_.weights(e, link);
   const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
   const std::vector<View> state = state_of(e, link);
-  const SparseViews* sparse = exactly ? network_.sparse(e, link) : operands_.sparse(e, link);
-  const OpCall call{exec_, x, w, l.attrs, sparse, without_bias, state, base};
-  if (call.copies_by_row()) prepare(l, call);
-  l.op->predict(call, out, write);
+  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias, state, base}, out, write);
 }
 
 /// What stands behind last_made.
@@ -359,21 +356,17 @@ void PlanBuilder::edge_backward(EdgeId e) {
   }
 }
 
-/// What an operator has to do once for its weights as they are now.
-void PlanBuilder::prepare(const Link& link, const OpCall& call) {
-  if (link.op->prepare == nullptr) return;
-  const auto weight = static_cast<std::size_t>(link.params[0]);
-  if (!same(prepared_[weight], {weight_version_[weight]})) link.op->prepare(call);
-}
-
 /// Pulls back through one link what has arrived at its output.
 void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write) {
   const Link& l = link_of(e, link);
   const std::vector<View> x = l.affine() ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
   const std::vector<View> w = operands_.weights(e, link);
   const std::vector<View> state = state_of(e, link);
-  const OpCall call{exec_, x, w, l.attrs, operands_.sparse(e, link), false, state};
-  prepare(l, call);
+  const OpCall call{exec_, x, w, l.attrs, network_.sparse(e, link), false, state};
+  if (l.op->prepare != nullptr) {
+    const auto weight = static_cast<std::size_t>(l.params[0]);
+    if (!same(prepared_[weight], {weight_version_[weight]})) l.op->prepare(call);
+  }
   l.op->pullback(call, operands_.of(*l.op, arriving(e, link), Magnitude::change), source, dx, write);
 }
 
