@@ -9,10 +9,11 @@
 #include <cstdio>
 #include <limits>
 #include <numbers>
-#include <numeric>
+#include <span>
 
 #include "kernels/arithmetic.h"
 #include "kernels/philox.h"
+#include "pc/components.h"
 #include "pc/levels.h"
 #include "pc/ops/ops.h"
 #include "pc/step_bound.h"
@@ -107,17 +108,20 @@ namespace {
 
 /// Whether edges, whichever way they point, lead from one node to the other.
 bool connected(const Graph& graph, NodeId from, NodeId to) {
-  std::vector<NodeId> component(static_cast<std::size_t>(graph.node_count()));
-  std::iota(component.begin(), component.end(), 0);
-  const auto at = [&](NodeId v) { return component[static_cast<std::size_t>(v)]; };
+  std::vector<std::vector<NodeId>> next(static_cast<std::size_t>(graph.node_count()));
   for (const Edge& edge : graph.edges()) {
-    const NodeId here = at(graph.prediction(edge.prediction).node);
+    const NodeId target = graph.prediction(edge.prediction).node;
     for (const NodeId source : edge.from) {
-      const NodeId there = at(source);
-      std::replace(component.begin(), component.end(), there, here);
+      next[static_cast<std::size_t>(source)].push_back(target);
+      next[static_cast<std::size_t>(target)].push_back(source);
     }
   }
-  return at(from) == at(to);
+  const auto components = strongly_connected_components(
+      next.size(), [&](std::size_t v) { return std::span<const NodeId>(next[v]); });  // both ways: connected ones
+  return std::any_of(components.begin(), components.end(), [&](const std::vector<int>& component) {
+    return std::count(component.begin(), component.end(), from) > 0 &&
+           std::count(component.begin(), component.end(), to) > 0;
+  });
 }
 
 }  // namespace
