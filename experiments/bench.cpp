@@ -325,10 +325,13 @@ Work Bench::work() {
     for (const Call& call : program->calls()) {
       if (call.kernel != kernels::sparse_product.name || call.bytes() <= kStays) continue;
       // Each view but a base, which has the shape of the result: what never changes need not be a matrix.
+      // Of the weights, which are a list, those that are there: blocks have zeros beside them.
       const View& result = call.touches.back().view;
       for (const Touch& touch : call.touches) {
         if (!touch.write && touch.view.shape == result.shape) continue;
-        work.least_bytes += double(touch.view.count()) * double(size_of(touch.view.dtype));
+        const bool weights = touch.view.shape.rank() == 1 && touch.view.dtype != DType::i32;
+        const double count = weights ? call.flops / 2 / double(result.rows()) : double(touch.view.count());
+        work.least_bytes += count * double(size_of(touch.view.dtype));
       }
     }
   }

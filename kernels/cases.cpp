@@ -1565,13 +1565,74 @@ class Maker {
         }
       }
     }
+    if (dtype_ == DType::f32 && in_patch <= kPatchRows) {
+      // Patches of as many rows, the second without sources; groups with so many blocks, none, and twice as many.
+      constexpr double kBlocks = 10;
+      constexpr std::int64_t kCols = SparseBlocks::kCols;
+      const std::int64_t most = std::min<std::int64_t>(rows_ + cols_, 256);  // sources of the first patch
+      const std::int64_t groups = (in_patch + SparseBlocks::kRows - 1) / SparseBlocks::kRows * patches;
+      const auto count = static_cast<std::int64_t>(first_place(kBlocks, groups));
+      const auto most_each = static_cast<double>(most);
+      const std::vector<CaseView> index = {
+          offsets,
+          columns,
+          in_patches[2],
+          list(patches + 1, Content::offsets, most_each),
+          list(static_cast<std::int64_t>(first_place(most_each, patches)), Content::turns, most_each),
+          in_patches[5],
+          list(patches + 1, Content::steps, static_cast<double>(groups / patches)),
+          list(groups + 1, Content::offsets, kBlocks),
+          {.shape = {count, kCols, 2}, .dtype = DType::u8, .content = Content::bytes, .value = most_each},
+          {.shape = {count, SparseBlocks::kRows, kCols}, .dtype = DType::bf16}};
+      CaseView samples = matrix(most, whole);
+      samples.wide = false;
+      samples.dtype = DType::bf16;
+      const auto product = [n = rows_](const Views& in, View y, Write write, View base) {
+        const SparsePatches in_patches{.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
+        const SparseBlocks blocks{.groups = in[6], .first = in[7], .sources = in[8]};
+        return SparseProductArgs{.index = {in[0], in[1], in_patches, blocks},
+                                 .values = in[9],
+                                 .x_t = in[10].columns(0, n),
+                                 .y = y,
+                                 .alpha = -0.7,
+                                 .write = write,
+                                 .base = base};
+      };
+      const auto views = [&](std::initializer_list<CaseView> others) {
+        std::vector<CaseView> all = index;
+        all.push_back(samples);
+        all.insert(all.end(), others);
+        return all;
+      };
+      for (const Write write : kWrites) {
+        add("sparse_product", "blocks, " + name_of_write(write), views({}), {matrix(before(write))},
+            [=](const Exec& exec, const Views& in, const Views& out) {
+              sparse_product(exec, product(in, out[0], write, {}));
+            });
+      }
+      add("sparse_product", "blocks, base", views({matrix()}), {matrix(Content::nan)},
+          [=](const Exec& exec, const Views& in, const Views& out) {
+            sparse_product(exec, product(in, out[0], Write::set, in[11]));
+          });
+      CaseView turned = matrix(cols_, rows_, Content::nan), spread{.shape = {256}, .content = Content::nan};
+      turned.dtype = spread.dtype = DType::bf16;
+      add("transpose", "bfloat16", {matrix()}, {turned},
+          [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
+      add("permute", "bfloat16",
+          {CaseView{.shape = {40}, .dtype = dtype_},
+           CaseView{.shape = {256}, .dtype = DType::i32, .content = Content::lacking, .value = 40}},
+          {spread}, [](const Exec& exec, const Views& in, const Views& out) {
+            permute(exec, {.x = in[0], .from = in[1], .y = out[0]});
+          });
+    }
     add("transpose", "all", {matrix()}, {matrix(cols_, rows_, Content::nan)},
         [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
     const std::int64_t all = rows_ * cols_;
     add("permute", "all",
         {CaseView{.shape = {all}, .dtype = dtype_},
-         CaseView{.shape = {all}, .dtype = DType::i32, .content = Content::index, .value = static_cast<double>(all)}},
-        {CaseView{.shape = {all}, .dtype = dtype_, .content = Content::nan}},
+         CaseView{
+             .shape = {2 * all}, .dtype = DType::i32, .content = Content::lacking, .value = static_cast<double>(all)}},
+        {CaseView{.shape = {2 * all}, .dtype = dtype_, .content = Content::nan}},
         [](const Exec& exec, const Views& in, const Views& out) {
           permute(exec, {.x = in[0], .from = in[1], .y = out[0]});
         });
@@ -1646,6 +1707,7 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(150, 200, "settle");         // several tiles each way
   add(67, 401, "sum");             // more than one block's part on a GPU
   add(36, 129, "sparse_product");  // in patches on a GPU
+  add(36, 288, "sparse_product");  // as large as they may be
   add(36, 129, "sparse_gradient");
   add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
   add(2500, 33, "sum_rows");
@@ -1671,6 +1733,9 @@ double case_entry(const CaseView& view, std::uint32_t stream, std::int64_t index
       return std::floor(5 * u) - 2;
     case Content::mask:
       return u < 0.5 ? 0 : 1;
+    case Content::lacking:
+      if (index % 8 == 5) return -1;
+      [[fallthrough]];
     case Content::index:
       return std::floor(view.value * u);
     case Content::offsets:

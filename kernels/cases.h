@@ -19,6 +19,7 @@ enum class Content : std::uint8_t {
   coarse,    // whole numbers from -2 to 2, so that some are equal
   mask,      // 0 or 1
   index,     // a whole number in [0, value)
+  lacking,   // the same, but one in eight is -1
   offsets,   // of the rows of a sparse matrix: by turns `value` entries, none, and twice as many
   spread,    // a whole number in [0, value), of neighbours others
   bytes,     // of `spread` as uint16, where value is at most 256

@@ -78,6 +78,7 @@ struct Call {
   std::size_t alike = 0;
   std::shared_ptr<const void> args = {};
   std::function<void(const std::vector<const void*>&, CudaContext&)> together = {};
+  bool idempotent = false;  // Kernel::idempotent
   // This call and an earlier one of the same kernel, with these arguments, as one; nothing: they are two.
   std::function<std::optional<Call>(const void* earlier)> join = {};
 
@@ -124,6 +125,9 @@ struct Kernel {
   void (*cuda_together)(std::span<const Args* const>, CudaContext&) = nullptr;
   // Two calls, the second right after the first, as one that leaves the same but for rounding. Null: never.
   std::optional<Args> (*join)(const Args& first, const Args& second) = nullptr;
+  // What it writes follows from its views alone: a call on the same ones, none of which has been written since, is
+  // left out of a program.
+  bool idempotent = false;
 
   void operator()(const Exec& exec, const Args& args) const {
     args.check();
@@ -145,7 +149,8 @@ struct Kernel {
               .cpu = [fn = cpu, args](Share share) { fn(args, share); },
               .cuda = [fn = cuda, args](CudaContext& context) { fn(args, context); },
               .touches = std::move(touches).take(),
-              .flops = args.flops()};
+              .flops = args.flops(),
+              .idempotent = idempotent};
     if (alike != nullptr && cuda_together != nullptr) {
       made.alike = alike(args);
       made.args = std::make_shared<const Args>(args);

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "kernels/exec.h"
-#include "kernels/sparse.h"
 #include "kernels/team.h"
 
 namespace pc {
@@ -32,11 +31,10 @@ Team& team() {
   return instance;
 }
 
-/// Whether the last of some calls have left what this one would: a kernel all of whose results follow from its views,
-/// done again to the same ones, none of which has been written since.
+/// Whether the last of some calls have left what this one would.
 bool done_already(const std::vector<Call>& calls, const Call& call) {
   constexpr std::ptrdiff_t kFar = 64;  // calls that are looked at
-  if (call.kernel != kernels::transpose.name) return false;
+  if (!call.idempotent) return false;
   const auto same = [](const Touch& a, const Touch& b) {
     return a.view.data == b.view.data && a.view.shape == b.view.shape && a.view.ld() == b.view.ld() &&
            a.view.dtype == b.view.dtype && a.write == b.write;

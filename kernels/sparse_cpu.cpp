@@ -1,3 +1,5 @@
+#include <Eigen/Core>
+
 #include "kernels/loops.h"
 #include "kernels/sparse.h"
 
@@ -66,6 +68,59 @@ void product_typed(const SparseProductArgs& a, Share share) {
   }
 }
 
+/// Calls body(T, U) with the type of what is read and of what is written: may_become().
+template <class Body>
+void with_written(DType type, Body&& body) {
+  if (type == DType::bf16) return body(float{}, Eigen::bfloat16{});
+  with_float(type, [&]<class T>(T) { body(T{}, T{}); });
+}
+
+/// Patches are dealt out. Zeros are passed over: here they would save nothing.
+void block_product(const SparseProductArgs& a, Share share) {
+  using B = SparseBlocks;
+  const SparsePatches& patches = a.index.patches;
+  const B& blocks = a.index.blocks;
+  const auto number = [](const View& list, std::int64_t i) { return std::int64_t{list.as<std::int32_t>()[i]}; };
+  const View before = a.before();
+  const auto alpha = static_cast<float>(a.alpha);
+  const std::int64_t batch = a.y.rows();
+  std::vector<float> samples;  // of the patch's sources
+  const auto [begin, end] = share.of(patches.count());
+  for (std::int64_t p = begin; p < end; ++p) {
+    const std::int64_t top = number(patches.first, p), bottom = std::min(number(patches.first, p + 1), a.y.cols());
+    const std::int64_t source = number(patches.source_offsets, p), sources_end = number(patches.source_offsets, p + 1);
+    const std::int64_t groups = number(blocks.groups, p);
+    for (std::int64_t first = 0; first < batch; first += kSamples) {
+      const std::int64_t n = std::min(kSamples, batch - first);
+      samples.assign(static_cast<std::size_t>((sources_end - source) * kSamples), 0.0F);
+      for (std::int64_t i = source; i < sources_end; ++i) {
+        const auto* x = a.x_t.row<Eigen::bfloat16>(number(patches.sources, i)) + first;
+        std::copy_n(x, n, samples.begin() + (i - source) * kSamples);
+      }
+      for (std::int64_t row = top; row < bottom; ++row) {
+        float sum[kSamples] = {};
+        const std::int64_t group = groups + (row - top) / B::kRows;
+        const bool any = sources_end > source;
+        for (std::int64_t b = any ? number(blocks.first, group) : 0; any && b < number(blocks.first, group + 1); ++b) {
+          const auto* values = a.values.as<Eigen::bfloat16>() + b * B::kEntries + (row - top) % B::kRows * B::kCols;
+          const std::uint16_t* columns = blocks.sources.as<std::uint16_t>() + b * B::kCols;
+          for (std::int64_t c = 0; c < B::kCols; ++c) {
+            const auto value = static_cast<float>(values[c]);
+            if (value == 0) continue;
+            const float* x = samples.data() + std::int64_t{columns[c]} * kSamples;
+#pragma omp simd
+            for (std::int64_t j = 0; j < kSamples; ++j) sum[j] += value * x[j];
+          }
+        }
+        for (std::int64_t j = 0; j < n; ++j) {
+          const float was = before.empty() ? 0.0F : before.row<float>(first + j)[row];
+          a.y.row<float>(first + j)[row] = was + alpha * sum[j];
+        }
+      }
+    }
+  }
+}
+
 /// Over eight fixed lanes.
 template <class T>
 T dot(const T* a, const T* b, std::int64_t n) {
@@ -84,15 +139,15 @@ T dot(const T* a, const T* b, std::int64_t n) {
 
 void transpose_cpu(const TransposeArgs& t, Share share) {
   constexpr std::int64_t kTile = 16;
-  with_float(t.x.dtype, [&]<class T>(T) {
+  with_written(t.y.dtype, [&]<class T, class U>(T, U) {
     const auto [begin, end] = share.of(t.y.rows());
     for (std::int64_t col = begin; col < end; col += kTile) {
       const std::int64_t last_col = std::min(end, col + kTile);
       for (std::int64_t row = 0; row < t.x.rows(); row += kTile) {
         const std::int64_t last_row = std::min(t.x.rows(), row + kTile);
         for (std::int64_t j = col; j < last_col; ++j) {
-          T* y = t.y.row<T>(j);
-          for (std::int64_t i = row; i < last_row; ++i) y[i] = t.x.row<T>(i)[j];
+          U* y = t.y.row<U>(j);
+          for (std::int64_t i = row; i < last_row; ++i) y[i] = U(t.x.row<T>(i)[j]);
         }
       }
     }
@@ -100,16 +155,17 @@ void transpose_cpu(const TransposeArgs& t, Share share) {
 }
 
 void permute_cpu(const PermuteArgs& p, Share share) {
-  with_float(p.x.dtype, [&]<class T>(T) {
+  with_written(p.y.dtype, [&]<class T, class U>(T, U) {
     const auto [begin, end] = share.of(p.y.count());
     const T* x = p.x.as<T>();
     const std::int32_t* from = p.from.as<std::int32_t>();
-    T* y = p.y.as<T>();
-    for (std::int64_t i = begin; i < end; ++i) y[i] = x[from[i]];
+    U* y = p.y.as<U>();
+    for (std::int64_t i = begin; i < end; ++i) y[i] = U(from[i] < 0 ? T(0) : x[from[i]]);
   });
 }
 
 void sparse_product_cpu(const SparseProductArgs& a, Share share) {
+  if (!a.index.blocks.empty()) return block_product(a, share);
   with_float(a.y.dtype, [&]<class T>(T) { product_typed<T>(a, share); });
 }
 

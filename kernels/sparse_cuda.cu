@@ -2,18 +2,18 @@
 // as one 16-byte load brings them where memory is aligned. Per entry that costs 4 bytes of index and 4 (8) of value,
 // which are read once and in order, and the samples of one column, which are to come out of the caches.
 // Where the index has patches, a block does one of them: samples come out of shared memory, and the index costs 2
-// bytes.
+// bytes. Products by blocks are in sparse_blocks_cuda.cu.
 #include <cuda_pipeline.h>
 
-#include "kernels/launch.cuh"
-#include "kernels/sparse.h"
+#include "kernels/narrow.cuh"
+#include "kernels/sparse_patches.cuh"
 
 namespace pc::kernels {
 namespace {
 
 using cu::matrix, cu::Matrix;
 
-constexpr int kWarp = 32, kWarps = 8;
+constexpr int kWarps = 8;
 constexpr int kRows = 32;     // of the index, by one block of the product
 constexpr int kTogether = 4;  // entries of a stream whose samples are on their way at once
 
@@ -36,20 +36,6 @@ __device__ Samples<T, V> load(const T* from) {
   }
   return s;
 }
-
-/// The index and the values as device code sees them. What is used once is read past the caches' better half.
-template <class T>
-struct Csr {
-  const std::int32_t *offsets, *columns;
-  T* values;
-
-  Csr(const SparseIndex& index, const View& of)
-      : offsets(index.offsets.as<std::int32_t>()), columns(index.columns.as<std::int32_t>()), values(of.as<T>()) {}
-  __device__ std::int32_t begin(std::int64_t row) const { return __ldg(offsets + row); }
-  __device__ std::int32_t end(std::int64_t row) const { return __ldg(offsets + row + 1); }
-  __device__ std::int32_t column(std::int32_t place) const { return __ldcs(columns + place); }
-  __device__ T value(std::int32_t place) const { return __ldcs(values + place); }
-};
 
 template <class T, int V, int L>
 __global__ void __launch_bounds__(kWarp* kWarps) product_kernel(Csr<T> of, Matrix<T> x_t, Matrix<T> y, Matrix<T> before,
@@ -164,68 +150,34 @@ template <class T>
 constexpr std::size_t kTileBytes = kPatchRows*(kPatchSamples<T> + 1) * sizeof(T);
 static_assert(kTileBytes<float> % 16 == 0 && kTileBytes<double> % 16 == 0);
 
+/// Has what a block will read beside samples come as far as the cache, while samples come.
+template <class T>
+__device__ void announce(const Patch& patch, const DevicePatches& in, const Csr<T>& of, bool values) {
+  if (threadIdx.x != 0 || patch.sources == 0) return;
+  const std::int32_t begin = of.begin(patch.first), end = of.begin(patch.last);
+  fetch_to_cache(in.local + begin, in.local + end);
+  if (values) fetch_to_cache(of.values + begin, of.values + end);
+}
+
+/// A patch's samples from `begin` on, into shared memory. What is behind the batch, in whole runs of 16 bytes, becomes
+/// 0.
+template <class T>
+__device__ void fetch(const Patch& patch, const DevicePatches& in, Matrix<T> x_t, std::int64_t begin,
+                      std::int64_t batch, T* to) {
+  constexpr int V = 16 / sizeof(T);
+  for (int i = threadIdx.x; i < patch.sources * kPatchLanes; i += kPatchThreads) {
+    const std::int64_t sample = begin + i % kPatchLanes * V;
+    const bool there = sample < batch;
+    const std::int64_t source = __ldg(in.sources + patch.source + i / kPatchLanes);
+    __pipeline_memcpy_async(to + i * V, x_t.data + source * x_t.ld + (there ? sample : 0), 16, there ? 0 : 16);
+  }
+  __pipeline_commit();
+}
+
 /// Four entries at a time.
 template <class T>
 struct alignas(16) Four {
   T at[4];
-};
-
-/// Patches as device code sees them.
-struct DevicePatches {
-  const std::int32_t *first, *source_offsets, *sources;
-  const std::uint16_t* local;
-
-  explicit DevicePatches(const SparsePatches& p)
-      : first(p.first.as<std::int32_t>()),
-        source_offsets(p.source_offsets.as<std::int32_t>()),
-        sources(p.sources.as<std::int32_t>()),
-        local(p.local.as<std::uint16_t>()) {}
-  /// Which of the sources four places have.
-  __device__ ushort4 four(std::int32_t four) const { return __ldg(reinterpret_cast<const ushort4*>(local) + four); }
-};
-
-/// Asks for memory that will be read later, as far as whole runs of 16 bytes of it go.
-__device__ void fetch_to_cache(const void* from, const void* to) {
-#if __CUDA_ARCH__ >= 900
-  const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(from) + 15) / 16 * 16;
-  const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(to) / 16 * 16;
-  if (begin >= end) return;
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(begin), "r"(static_cast<unsigned>(end - begin))
-               : "memory");
-#endif
-}
-
-/// What a block works on.
-struct Patch {
-  std::int32_t first, last;  // rows
-  std::int32_t source, sources;
-
-  __device__ Patch(const DevicePatches& in, int patch, std::int64_t rows)
-      : first(__ldg(in.first + patch)),
-        last(static_cast<std::int32_t>(min(rows, std::int64_t{__ldg(in.first + patch + 1)}))),
-        source(__ldg(in.source_offsets + patch)),
-        sources(__ldg(in.source_offsets + patch + 1) - source) {}
-
-  /// Its samples from `begin` on, into shared memory. What is behind the batch, in whole runs of 16 bytes, becomes 0.
-  template <class T>
-  __device__ void fetch(const DevicePatches& in, Matrix<T> x_t, std::int64_t begin, std::int64_t batch, T* to) const {
-    constexpr int V = 16 / sizeof(T);
-    for (int i = threadIdx.x; i < sources * kPatchLanes; i += kPatchThreads) {
-      const std::int64_t sample = begin + i % kPatchLanes * V;
-      const bool there = sample < batch;
-      const T* const from = x_t.data + __ldg(in.sources + source + i / kPatchLanes) * x_t.ld + (there ? sample : 0);
-      __pipeline_memcpy_async(to + i * V, from, 16, there ? 0 : 16);
-    }
-    __pipeline_commit();
-  }
-  /// Has what the block will read beside samples come as far as the cache, while samples come.
-  template <class T>
-  __device__ void announce(const DevicePatches& in, const Csr<T>& of, bool values) const {
-    if (threadIdx.x != 0 || sources == 0) return;
-    const std::int32_t begin = of.begin(first), end = of.begin(last);
-    fetch_to_cache(in.local + begin, in.local + end);
-    if (values) fetch_to_cache(of.values + begin, of.values + end);
-  }
 };
 
 template <class T>
@@ -239,17 +191,9 @@ __global__ void __launch_bounds__(kPatchThreads, kPatchBlocks<T>)
   const Patch patch(in, static_cast<int>(blockIdx.x), rows);
   const std::int64_t first = std::int64_t{blockIdx.y} * kWide;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  patch.announce(in, of, true);
-  patch.fetch(in, x_t, first, batch, samples);
-  if (patch.sources == 0) {
-    if (before.data == y.data) return;
-    for (std::int64_t sample = first; sample < min(batch, first + kWide); ++sample) {
-      for (int row = patch.first + static_cast<int>(threadIdx.x); row < patch.last; row += kPatchThreads) {
-        y(sample, row) = before ? before(sample, row) : T(0);
-      }
-    }
-    return;
-  }
+  if (patch.sources == 0) return patch.fill<kPatchThreads>(y, before, first, min(batch, first + kWide));
+  announce(patch, in, of, true);
+  fetch(patch, in, x_t, first, batch, samples);
   __pipeline_wait_prior(0);
   __syncthreads();
 
@@ -330,8 +274,8 @@ __global__ void __launch_bounds__(kPatchThreads, kPatchBlocks<T>)
   const int stream = lane / kPatchLanes, of_stream = lane % kPatchLanes, within = of_stream * V;
   for (std::int64_t first = 0; first < batch; first += kWide) {
     if (first > 0) __syncthreads();
-    if (first == 0) patch.announce(in, of, false);
-    patch.fetch(in, x_t, first, batch, samples);
+    if (first == 0) announce(patch, in, of, false);
+    fetch(patch, in, x_t, first, batch, samples);
     __pipeline_wait_prior(0);
     __syncthreads();
     for (std::int32_t row = patch.first + warp; row < patch.last; row += kPatchThreads / kWarp) {
@@ -364,20 +308,8 @@ __global__ void __launch_bounds__(kPatchThreads, kPatchBlocks<T>)
 bool by_patches(const SparseIndex& index, const View& values, std::initializer_list<View> gathered,
                 std::int64_t batch) {
   const auto whole = static_cast<std::int64_t>(16 / size_of(values.dtype));
-  const auto aligned = [](const View& v) { return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; };
-  const bool fit =
-      std::all_of(gathered.begin(), gathered.end(), [&](const View& v) { return aligned(v) && v.ld() % whole == 0; });
+  const bool fit = std::all_of(gathered.begin(), gathered.end(), in_runs);
   return !index.patches.empty() && fit && aligned(values) && batch % whole == 0 && batch > whole * kPatchLanes / 2;
-}
-
-/// Starts a block for each patch, `high` times.
-template <class Kernel, class... Args>
-void launch_patches(Kernel kernel, std::size_t shared, unsigned high, const SparseIndex& index, CudaContext& context,
-                    const Args&... args) {
-  PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
-  const dim3 grid(static_cast<unsigned>(index.patches.count()), high);
-  kernel<<<grid, kPatchThreads, shared, context.stream>>>(args...);
-  PC_CUDA_CHECK(cudaGetLastError());
 }
 
 // --- either way ---
@@ -387,7 +319,7 @@ void product_typed(const SparseProductArgs& a, CudaContext& context) {
   const std::int64_t rows = a.index.rows(), batch = a.y.rows();
   if (rows == 0 || batch == 0) return;
   if (by_patches(a.index, a.values, {a.x_t}, batch)) {
-    return launch_patches(patch_product_kernel<T>, kTileBytes<T> + kPatchSources * kSampleBytes,
+    return launch_patches(patch_product_kernel<T>, kPatchThreads, kTileBytes<T> + kPatchSources * kSampleBytes,
                           blocks(batch, kPatchSamples<T>), a.index, context, Csr<T>(a.index, a.values),
                           DevicePatches(a.index.patches), matrix<T>(a.x_t), matrix<T>(a.y), matrix<T>(a.before()), rows,
                           batch, T(a.alpha));
@@ -406,7 +338,7 @@ void gradient_typed(const SparseGradientArgs& g, CudaContext& context) {
   const std::int64_t rows = g.index.rows(), batch = g.x_t.cols();
   if (rows == 0 || g.index.entries() == 0) return;
   if (by_patches(g.index, g.dw, {g.d_t, g.x_t}, batch)) {
-    return launch_patches(patch_gradient_kernel<T>, kPatchSources * kSampleBytes, 1, g.index, context,
+    return launch_patches(patch_gradient_kernel<T>, kPatchThreads, kPatchSources * kSampleBytes, 1, g.index, context,
                           Csr<T>(g.index, g.dw), DevicePatches(g.index.patches), matrix<T>(g.d_t), matrix<T>(g.x_t),
                           rows, batch, T(g.alpha), g.write == Write::add);
   }
@@ -418,9 +350,9 @@ void gradient_typed(const SparseGradientArgs& g, CudaContext& context) {
   });
 }
 
-template <class T>
+template <class T, class U>
 __global__ void __launch_bounds__(kWarp* kWarps)
-    transpose_kernel(Matrix<T> x, Matrix<T> y, std::int64_t rows, std::int64_t cols) {
+    transpose_kernel(Matrix<T> x, Matrix<U> y, std::int64_t rows, std::int64_t cols) {
   __shared__ T tile[kWarp][kWarp + 1];
   const int across = threadIdx.x % kWarp, down = threadIdx.x / kWarp;
   const std::int64_t col = std::int64_t{blockIdx.x} * kWarp, row = std::int64_t{blockIdx.y} * kWarp;
@@ -429,16 +361,16 @@ __global__ void __launch_bounds__(kWarp* kWarps)
   }
   __syncthreads();
   for (int i = down; i < kWarp; i += kWarps) {
-    if (col + i < cols && row + across < rows) y(col + i, row + across) = tile[across][i];
+    if (col + i < cols && row + across < rows) y(col + i, row + across) = U(tile[across][i]);
   }
 }
 
-template <class T>
+template <class T, class U>
 void transpose_typed(const TransposeArgs& t, CudaContext& context) {
   const std::int64_t rows = t.x.rows(), cols = t.x.cols();
   if (rows == 0 || cols == 0) return;
   const dim3 grid(blocks(cols, kWarp), blocks(rows, kWarp));
-  transpose_kernel<T><<<grid, kWarp * kWarps, 0, context.stream>>>(matrix<T>(t.x), matrix<T>(t.y), rows, cols);
+  transpose_kernel<<<grid, kWarp * kWarps, 0, context.stream>>>(matrix<T>(t.x), matrix<U>(t.y), rows, cols);
   PC_CUDA_CHECK(cudaGetLastError());
 }
 
@@ -448,32 +380,42 @@ struct Permute {
   const T* x;
   cu::Matrix<std::int32_t> from;
   cu::Matrix<T> y;
+  cu::Narrow narrow;  // in place of y
 
-  [[nodiscard]] bool packs() const { return from.packs() && y.packs(); }
+  [[nodiscard]] bool packs() const { return from.packs() && y.packs() && narrow.packs(); }
   template <int n>
   __device__ void operator()(cu::NoScalars::Values, cu::At<n> at) const {
     const cu::Pack<std::int32_t, n> source = from(at);
     cu::Pack<T, n> found;
-    for (int i = 0; i < n; ++i) found[i] = __ldg(x + source[i]);
-    y(at) = found;
+    for (int i = 0; i < n; ++i) found[i] = source[i] < 0 ? T(0) : __ldg(x + source[i]);
+    if (y) y(at) = found;
+    narrow(at, found);
   }
 };
 
 template <class T>
 void permute_typed(const PermuteArgs& p, CudaContext& context) {
+  const bool rounds = p.y.dtype == DType::bf16;
+  View row = p.y;  // a list, of which Narrow does not know that four may be written at once
+  row.shape = {1, p.y.count()};
   cu::each_entry(1, p.y.count(), context.stream, cu::NoScalars{},
-                 Permute<T>{p.x.as<T>(), {p.from.as<std::int32_t>(), 0}, {p.y.as<T>(), 0}});
+                 Permute<T>{p.x.as<T>(),
+                            {p.from.as<std::int32_t>(), 0},
+                            {rounds ? nullptr : p.y.as<T>(), 0},
+                            rounds ? cu::Narrow({.y = row}) : cu::Narrow()});
 }
 
 }  // namespace
 
 void transpose_cuda(const TransposeArgs& t, CudaContext& context) {
-  with_float(t.x.dtype, [&]<class T>(T) { transpose_typed<T>(t, context); });
+  if (t.y.dtype == DType::bf16) return transpose_typed<float, __nv_bfloat16>(t, context);
+  with_float(t.x.dtype, [&]<class T>(T) { transpose_typed<T, T>(t, context); });
 }
 void permute_cuda(const PermuteArgs& p, CudaContext& context) {
   with_float(p.x.dtype, [&]<class T>(T) { permute_typed<T>(p, context); });
 }
 void sparse_product_cuda(const SparseProductArgs& a, CudaContext& context) {
+  if (!a.index.blocks.empty()) return block_product(a, context);
   with_float(a.y.dtype, [&]<class T>(T) { product_typed<T>(a, context); });
 }
 void sparse_gradient_cuda(const SparseGradientArgs& g, CudaContext& context) {

@@ -15,19 +15,22 @@ __device__ inline void fetch(T* to, const T* from) {
 }
 __device__ inline void wait_for_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 /// A square of 16 x 16, or its transpose, as a factor of multiply_add: each lane brings the address of 8 entries of a
-/// row.
-template <bool transposed, class Operand>
-__device__ inline void load_square(unsigned (&a)[4], const Operand* row) {
-  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+/// row, in shared memory.
+template <bool transposed>
+__device__ inline void load_square(unsigned (&a)[4], unsigned row) {
   if constexpr (transposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(at));
+                 : "r"(row));
   } else {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(at));
+                 : "r"(row));
   }
+}
+template <bool transposed, class Operand>
+__device__ inline void load_square(unsigned (&a)[4], const Operand* row) {
+  load_square<transposed>(a, static_cast<unsigned>(__cvta_generic_to_shared(row)));
 }
 
 /// sum [16, 8] += a [16, 16] b [16, 8], in the parts that each lane of a warp holds (PTX: mma.m16n8k16).

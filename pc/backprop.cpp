@@ -60,6 +60,10 @@ class ReverseMode {
   /// Whether something behind a node may learn.
   [[nodiscard]] bool listens(NodeId v) const { return !clamped(v) && !graph_.node(v).predictions.empty(); }
 
+  void prepare(const Link& link, const OpCall& call) {
+    if (link.op->prepare != nullptr && prepared_.insert(link.params[0]).second) link.op->prepare(call);
+  }
+
   void forward(NodeId v) {
     program_.part("forward");
     const View x = network_.value(v, spec_.batch);
@@ -78,8 +82,9 @@ class ReverseMode {
         const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
         const auto weights = operands_.weights(e, i);
         const auto state = given_state(network_, spec_, e, i);
-        link.op->predict({exec_, inputs, weights, link.attrs, network_.sparse(e, i), false, state},
-                         last ? out : network_.link_buffer("z", e, i, spec_.batch), last ? write : Write::set);
+        const OpCall call{exec_, inputs, weights, link.attrs, operands_.sparse(e, i), false, state};
+        if (call.copies_by_row()) prepare(link, call);
+        link.op->predict(call, last ? out : network_.link_buffer("z", e, i, spec_.batch), last ? write : Write::set);
         if (!observes(spec_, link)) continue;
         const auto kept = network_.link_state(e, i, spec_.batch);
         link.op->observe({.exec = exec_, .x = inputs, .w = {}, .attrs = link.attrs, .state = kept});
@@ -133,8 +138,8 @@ class ReverseMode {
       const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
       const auto weights = operands_.weights(e, i);
       const auto state = given_state(network_, spec_, e, i);
-      const OpCall call{exec_, inputs, weights, link.attrs, network_.sparse(e, i), false, state};
-      if (link.op->prepare != nullptr && prepared_.insert(link.params[0]).second) link.op->prepare(call);
+      const OpCall call{exec_, inputs, weights, link.attrs, operands_.sparse(e, i), false, state};
+      prepare(link, call);
       for (std::size_t k = 0; k < link.params.size(); ++k) {
         const Write write = written_.insert(link.params[k]).second ? Write::set : Write::add;
         link.op->weight_grad(call, operands_.teaching(link, k, gradient), static_cast<int>(k),

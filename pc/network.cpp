@@ -93,43 +93,100 @@ Network::Network(Graph graph, const Exec& exec, DType dtype, std::int64_t max_ba
   }
 }
 
-void Network::place_patterns() {
-  std::int64_t most_in = 0, most_out = 0;
-  for (const auto& [id, pattern] : patterns_) {
-    most_in = std::max(most_in, pattern->cols);
-    most_out = std::max(most_out, pattern->rows);
+namespace {
+
+View place(Arena& arena, const std::string& name, const auto& numbers) {
+  const View view = arena.take(name, {std::ssize(numbers)}, DType::i32);
+  if constexpr (sizeof(numbers[0]) == sizeof(std::int32_t)) {
+    arena.upload(view, numbers.data());
+  } else {
+    arena.upload(view, std::vector<std::int32_t>(numbers.begin(), numbers.end()).data());
   }
+  return view;
+}
+
+View place_short(Arena& arena, const std::string& name, const Shape& shape, const std::vector<std::uint16_t>& numbers) {
+  const View view = arena.take(name, shape, DType::u8);
+  arena.upload(view, numbers.data());
+  return view;
+}
+
+/// Names of an index's lists: "sparse/" + rows + what + name.
+kernels::SparsePatches place_patches(Arena& arena, const std::string& rows, const std::string& name,
+                                     const Patches& patches) {
+  const std::string kind = "sparse/" + rows;
+  return {.first = place(arena, kind + "_patches" + name, patches.first),
+          .source_offsets = place(arena, kind + "_source_offsets" + name, patches.source_offsets),
+          .sources = place(arena, kind + "_sources" + name, patches.sources),
+          .local = place_short(arena, kind + "_local" + name, {std::ssize(patches.local), 2}, patches.local)};
+}
+
+kernels::SparseBlocks place_blocks(Arena& arena, const std::string& rows, const std::string& name,
+                                   const Blocks& blocks) {
+  constexpr std::int64_t kCols = kernels::SparseBlocks::kCols;
+  const std::string kind = "sparse/" + rows;
+  const Shape sources{std::ssize(blocks.sources) / kCols, kCols, 2};
+  return {.groups = place(arena, kind + "_groups" + name, blocks.groups),
+          .first = place(arena, kind + "_blocks" + name, blocks.first),
+          .sources = place_short(arena, kind + "_block_sources" + name, sources, blocks.sources)};
+}
+
+}  // namespace
+
+void Network::place_patterns() {
   for (const auto& [id, pattern] : patterns_) {
     const std::string name = "/" + graph_.param(id).name;
-    const auto place = [&](const std::string& kind, const auto& numbers) {
-      const View view = arena_.take(kind + name, {std::ssize(numbers)}, DType::i32);
-      arena_.upload(view, std::vector<std::int32_t>(numbers.begin(), numbers.end()).data());
-      return view;
-    };
     const auto index = [&](const Pattern& of, const std::string& rows, const std::string& columns) {
-      kernels::SparseIndex at{place("sparse/" + rows, of.offsets), place("sparse/" + columns, of.columns)};
+      kernels::SparseIndex at{place(arena_, "sparse/" + rows + name, of.offsets),
+                              place(arena_, "sparse/" + columns + name, of.columns)};
       if (exec().device != Device::cuda) return at;
       const auto patches = patches_of(of, kernels::kPatchRows, kernels::kPatchSources);
-      if (!patches) return at;
-      at.patches = {
-          .first = place("sparse/" + rows + "_patches", patches->first),
-          .source_offsets = place("sparse/" + rows + "_source_offsets", patches->source_offsets),
-          .sources = place("sparse/" + rows + "_sources", patches->sources),
-          .local = arena_.take("sparse/" + rows + "_local" + name, {std::ssize(patches->local), 2}, DType::u8)};
-      arena_.upload(at.patches.local, patches->local.data());
+      if (patches) at.patches = place_patches(arena_, rows, name, *patches);
       return at;
     };
     const auto [by_column, position] = transposed(*pattern);
-    // Rows of whole vectors: products load several samples at once. All edges share the room, as they have their turns.
+    // Rows of whole vectors: products load several samples at once. Edges have their turns, so those of one width share
+    // the room; those of one node then find it transposed already.
     constexpr std::int64_t kVector = 8;
     const std::int64_t samples = (max_batch_ + kVector - 1) / kVector * kVector;
+    const auto room = [&](const std::string& end, std::int64_t entries) {
+      return arena_.take("sparse/" + end + "_room/" + std::to_string(entries), {entries, samples}, dtype_);
+    };
     sparse_[id] = {.by_row = index(*pattern, "rows", "row_columns"),
                    .by_column = index(by_column, "columns", "column_rows"),
-                   .position = place("sparse/position", position),
+                   .place_by_column = place(arena_, "sparse/position" + name, position),
                    .values_by_column = arena_.take("sparse/values_by_column" + name, {pattern->count()}, dtype_),
-                   .source_room = arena_.take("sparse/source_room", {most_in, samples}, dtype_),
-                   .target_room = arena_.take("sparse/target_room", {most_out, samples}, dtype_)};
+                   .source_room = room("source", pattern->cols),
+                   .target_room = room("target", pattern->rows)};
   }
+}
+
+const SparseViews* Network::sparse_by_blocks(EdgeId edge, int link) {
+  const SparseViews* of = sparse(edge, link);
+  if (of == nullptr) return nullptr;
+  const ParamId id = graph_.edge(edge).chain[static_cast<std::size_t>(link)].params[0];
+  if (const auto found = by_blocks_.find(id); found != by_blocks_.end()) return &found->second;
+  const std::string name = "/" + graph_.param(id).name;
+  /// `position`: where in the weights the pattern's entries stand; empty: there in its own order.
+  const auto go_by_blocks = [&](const Pattern& pattern, const std::vector<std::int32_t>& position,
+                                const std::string& rows, kernels::SparseIndex& index, View& places, View& values) {
+    const auto patches = patches_of(pattern, kernels::kPatchRows, kernels::kPatchSources);
+    auto blocks = patches ? blocks_of(pattern, *patches) : std::nullopt;
+    if (!blocks) return;
+    if (index.patches.empty()) index.patches = place_patches(arena_, rows, name, *patches);
+    index.blocks = place_blocks(arena_, rows, name, *blocks);
+    if (!position.empty()) {
+      for (std::int32_t& i : blocks->place) i = i < 0 ? i : position[static_cast<std::size_t>(i)];
+    }
+    places = place(arena_, "sparse/" + rows + "_block_places" + name, blocks->place);
+    values = arena_.take("sparse/" + rows + "_block_values" + name, {std::ssize(blocks->place)}, DType::bf16);
+  };
+  SparseViews views = *of;
+  const Pattern& pattern = *patterns_.at(id);
+  const auto [by_column, position] = transposed(pattern);
+  go_by_blocks(pattern, {}, "rows", views.by_row, views.place_by_row, views.values_by_row);
+  go_by_blocks(by_column, position, "columns", views.by_column, views.place_by_column, views.values_by_column);
+  return &by_blocks_.emplace(id, views).first->second;
 }
 
 const SparseViews* Network::sparse(ParamId weight) const {

@@ -86,6 +86,9 @@ class Network {
   /// is not one.
   [[nodiscard]] const SparseViews* sparse(ParamId weight) const;
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link) const;
+  /// The same with bfloat16 weights in blocks (kernels/sparse.h), of directions that have them; made when first asked
+  /// for.
+  [[nodiscard]] const SparseViews* sparse_by_blocks(EdgeId edge, int link);
   /// The state of a link whose operator has one: buffers "drawn/..." of those for each sample, "fixed/..." of
   /// what never changes, "running/..." else.
   [[nodiscard]] std::vector<View> link_state(EdgeId edge, int link, std::int64_t batch);
@@ -109,7 +112,7 @@ class Network {
   std::vector<View> weights_, masks_;
   std::map<std::tuple<void*, std::int64_t, std::int64_t, DType, int>, View> operands_;
   std::map<ParamId, std::shared_ptr<const Pattern>> patterns_;
-  std::map<ParamId, SparseViews> sparse_;
+  std::map<ParamId, SparseViews> sparse_, by_blocks_;
 };
 
 }  // namespace pc

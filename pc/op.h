@@ -67,9 +67,10 @@ struct ParamSpec {
 /// and room for what products gather from.
 struct SparseViews {
   kernels::SparseIndex by_row, by_column;  // of W, and of its transpose
-  View position;                           // where in the weights the entries of the transpose stand
-  View values_by_column;                   // the weights in that order, as `prepare` left them
-  View source_room, target_room;           // [in or more, batch or more] and [out or more, batch or more]
+  View place_by_row, place_by_column;      // of each value, where in the weights it stands; -1: nowhere, it is 0
+  View values_by_row, values_by_column;  // the weights as products take them, as `prepare` left them, in the type that
+                                         // products take samples in. Both views by row empty: the weights themselves
+  View source_room, target_room;         // [in or more, batch or more] and [out or more, batch or more]
 };
 
 /// What a network keeps for one use of an operator that is no parameter.
@@ -98,6 +99,9 @@ struct OpCall {
   bool changes = false;                 // x are changes of values: what does not depend on x is left out
   std::span<const View> state = {};     // of an operator that has one, in the plans that Op::state_serves
   View base = {};  // what `predict` adds its result to, in place of mu; only for a sparse operator without a bias
+
+  /// Whether `predict` takes weights that `prepare` has left.
+  [[nodiscard]] bool copies_by_row() const { return sparse != nullptr && !sparse->values_by_row.empty(); }
 };
 
 /// Settings and shapes that the test sweeps run an operator with; at least one is odd-sized.
@@ -128,7 +132,9 @@ struct Op {
   void (*predict)(const OpCall&, View mu, Write) = nullptr;  // op(x; w)
   /// op(x + dx) - op(x), of one source, without losing the digits of a small dx. Null: it follows from `affine`.
   void (*change)(const OpCall&, View dx, View out, Write) = nullptr;
-  void (*prepare)(const OpCall&) = nullptr;  // what comes before `pullback` whenever the weights have changed; or null
+  /// What comes before `pullback`, and before a `predict` that takes copies (SparseViews::values_by_row), whenever the
+  /// weights have changed; or null.
+  void (*prepare)(const OpCall&) = nullptr;
   void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
 

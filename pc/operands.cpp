@@ -100,6 +100,10 @@ std::vector<View> Operands::split_weights(EdgeId edge, int link) {
   return views;
 }
 
+const SparseViews* Operands::sparse(EdgeId edge, int link) {
+  return type_ == DType::bf16 ? network_.sparse_by_blocks(edge, link) : network_.sparse(edge, link);
+}
+
 std::vector<View> Operands::weights(EdgeId edge, int link) {
   const Link& l = network_.graph().edge(edge).chain[static_cast<std::size_t>(link)];
   std::vector<View> views = network_.link_weights(edge, link);

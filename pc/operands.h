@@ -34,6 +34,8 @@ class Operands {
   [[nodiscard]] std::vector<View> split_weights(EdgeId edge, int link);
   /// The weights of a link of an edge; biases are no operands.
   [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
+  /// What the network has for the link's sparse operator: by blocks where operands are bfloat16. Others stay float32.
+  [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link);
   /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is, if it is.
   [[nodiscard]] View teaching(const Link& link, std::size_t param, const View& delta);
   /// Whether operands have 16 bits, and so are copies.

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "kernels/check.h"
+#include "kernels/sparse.h"
 
 namespace pc {
 namespace {
@@ -121,6 +123,85 @@ std::optional<Patches> patches_of(const Pattern& pattern, std::int64_t most_rows
     result.first.push_back(static_cast<std::int32_t>(row));
     result.source_offsets.push_back(static_cast<std::int32_t>(result.sources.size()));
     if (!few && std::ssize(result.sources) > pattern.count() / kShared) return std::nullopt;
+  }
+  return result;
+}
+
+namespace {
+
+using kernels::SparseBlocks;
+
+/// In which order a group's sources stand in its blocks. A GPU reads samples of eight columns at once, 4 t and 4 t + 1,
+/// or 4 t + 2 and 4 t + 3, t from 0 to 3, and finds them in different banks where their sources differ modulo 8
+/// (kernels/sparse_blocks_cuda.cu). So column 4 t + i gets a source that is t + 4 (i % 2) modulo 8 as long as there are
+/// some. Columns too many get the first source.
+std::vector<std::uint16_t> spread_over_columns(std::vector<std::uint16_t> sources) {
+  const std::size_t cols = at(SparseBlocks::kCols), columns = (sources.size() + cols - 1) / cols * cols;
+  std::vector<std::uint16_t> result(columns, sources.front());
+  std::vector<std::size_t> open(columns);
+  std::iota(open.begin(), open.end(), 0);
+  for (const std::size_t modulus : {8, 1}) {
+    std::vector<std::vector<std::uint16_t>> classes(modulus);
+    for (const std::uint16_t s : sources) classes[s % modulus].push_back(s);
+    std::vector<std::size_t> next(modulus, 0), still_open;
+    for (const std::size_t column : open) {
+      const std::size_t wanted = (column % cols / 4 + 4 * (column % 2)) % modulus;
+      if (next[wanted] < classes[wanted].size()) {
+        result[column] = classes[wanted][next[wanted]++];
+      } else {
+        still_open.push_back(column);
+      }
+    }
+    open = still_open;
+    sources.clear();
+    for (std::size_t c = 0; c < modulus; ++c) {
+      sources.insert(sources.end(), classes[c].begin() + static_cast<std::ptrdiff_t>(next[c]), classes[c].end());
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+std::optional<Blocks> blocks_of(const Pattern& pattern, const Patches& patches) {
+  // Entries of blocks, for each that is there, and for each row and column: samples that are transposed as float32 for
+  // this edge alone cost more.
+  constexpr std::int64_t kMostEntries = 4, kMostOfColumn = 64;
+  constexpr std::int64_t kRows = SparseBlocks::kRows, kCols = SparseBlocks::kCols, kEntries = SparseBlocks::kEntries;
+  const std::int64_t most =
+      std::min<std::int64_t>(pattern.count() * kMostEntries + (pattern.rows + pattern.cols) * kMostOfColumn,
+                             std::numeric_limits<std::int32_t>::max());
+  Blocks result;
+  constexpr std::int32_t kNone = -1;
+  std::vector<std::int32_t> column(at(std::int64_t{std::numeric_limits<std::uint16_t>::max()} + 1),
+                                   kNone);  // of a source
+  for (std::size_t p = 0; p + 1 < patches.first.size(); ++p) {
+    const bool none = pattern.begin(patches.first[p]) == pattern.begin(patches.first[p + 1]);
+    for (std::int64_t row = patches.first[p]; row < patches.first[p + 1] && !none; row += kRows) {
+      const std::int64_t end = std::min<std::int64_t>(row + kRows, patches.first[p + 1]);
+      std::vector<std::uint16_t> sources;
+      for (std::int64_t k = pattern.begin(row); k < pattern.begin(end); ++k) {
+        const std::uint16_t source = patches.local[at(k)];
+        if (column[source] == kNone) sources.push_back(source);
+        column[source] = 0;
+      }
+      if (!sources.empty()) sources = spread_over_columns(std::move(sources));
+      for (std::size_t i = sources.size(); i-- > 0;)
+        column[sources[i]] = static_cast<std::int32_t>(i);  // the first of those with the same
+      const std::int64_t begin = std::ssize(result.place);
+      result.place.resize(at(begin + std::ssize(sources) * kRows), kNone);
+      for (std::int64_t r = row; r < end; ++r) {
+        for (std::int64_t k = pattern.begin(r); k < pattern.end(r); ++k) {
+          const std::int64_t c = column[patches.local[at(k)]];
+          result.place[at(begin + c / kCols * kEntries + (r - row) * kCols + c % kCols)] = static_cast<std::int32_t>(k);
+        }
+      }
+      for (const std::uint16_t source : sources) column[source] = kNone;
+      result.sources.insert(result.sources.end(), sources.begin(), sources.end());
+      result.first.push_back(static_cast<std::int32_t>(std::ssize(result.sources) / kCols));
+      if (std::ssize(result.place) > most) return std::nullopt;
+    }
+    result.groups.push_back(static_cast<std::int32_t>(std::ssize(result.first) - 1));
   }
   return result;
 }

@@ -49,4 +49,13 @@ struct Patches {
 /// patches to be faster, or one row alone has more.
 std::optional<Patches> patches_of(const Pattern& pattern, std::int64_t most_rows, std::int64_t most_sources);
 
+/// The same again, in blocks of 8 x 16 (kernels/sparse.h), with the place of each of a block's entries in the pattern,
+/// or -1 where it has none.
+struct Blocks {
+  std::vector<std::int32_t> groups = {0}, first = {0}, place;
+  std::vector<std::uint16_t> sources;
+};
+/// Nothing: so few of a block's entries are there that patches alone are faster.
+std::optional<Blocks> blocks_of(const Pattern& pattern, const Patches& patches);
+
 }  // namespace pc

@@ -167,7 +167,10 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write, const 
   const std::vector<View> w = exactly ? operands_.split_weights(e, link) : operands_.weights(e, link);
   const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
   const std::vector<View> state = state_of(e, link);
-  l.op->predict({exec_, x, w, l.attrs, network_.sparse(e, link), without_bias, state, base}, out, write);
+  const SparseViews* sparse = exactly ? network_.sparse(e, link) : operands_.sparse(e, link);
+  const OpCall call{exec_, x, w, l.attrs, sparse, without_bias, state, base};
+  if (call.copies_by_row()) prepare(l, call);
+  l.op->predict(call, out, write);
 }
 
 /// What stands behind last_made.
@@ -356,17 +359,21 @@ void PlanBuilder::edge_backward(EdgeId e) {
   }
 }
 
+/// What an operator has to do once for its weights as they are now.
+void PlanBuilder::prepare(const Link& link, const OpCall& call) {
+  if (link.op->prepare == nullptr) return;
+  const auto weight = static_cast<std::size_t>(link.params[0]);
+  if (!same(prepared_[weight], {weight_version_[weight]})) link.op->prepare(call);
+}
+
 /// Pulls back through one link what has arrived at its output.
 void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write) {
   const Link& l = link_of(e, link);
   const std::vector<View> x = l.affine() ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
   const std::vector<View> w = operands_.weights(e, link);
   const std::vector<View> state = state_of(e, link);
-  const OpCall call{exec_, x, w, l.attrs, network_.sparse(e, link), false, state};
-  if (l.op->prepare != nullptr) {
-    const auto weight = static_cast<std::size_t>(l.params[0]);
-    if (!same(prepared_[weight], {weight_version_[weight]})) l.op->prepare(call);
-  }
+  const OpCall call{exec_, x, w, l.attrs, operands_.sparse(e, link), false, state};
+  prepare(l, call);
   l.op->pullback(call, operands_.of(*l.op, arriving(e, link), Magnitude::change), source, dx, write);
 }
 
@@ -524,6 +531,10 @@ void PlanBuilder::move_with_map(const Pull& pull) {
   const Link& map = link_of(pull.map, 0);
   const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);
   const View out = network_.link_buffer("z", pull.map, 0, spec_.batch);
+  const auto& readers = graph_.node(v).out;
+  const bool products = std::any_of(readers.begin(), readers.end(), [&](EdgeId e) {
+    return network_.first_map(e) == pull.map && last_link(e) > 0 && link_of(e, 1).op->products;
+  });
   kernels::map_sgd(exec_, {.x = value(v),
                            .y = out,
                            .dy = pull.back,
@@ -534,7 +545,7 @@ void PlanBuilder::move_with_map(const Pull& pull) {
                            .rate = sgd.rate,
                            .momentum = sgd.momentum,
                            .bound = sgd.automatic ? network_.scalar(kStepBound) : View{},
-                           .narrow = operands_.beside(out, Magnitude::value)});
+                           .narrow = products ? operands_.beside(out, Magnitude::value) : kernels::Narrowed{}});
   node(v).version = fresh();
   static_cast<void>(mapped(pull.map, false));  // it has been
 }

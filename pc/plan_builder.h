@@ -91,6 +91,7 @@ class PlanBuilder {
   void compare(PredictionId p, bool want_energy, double factor);
   void nudge_pull(NodeId v);
   void edge_backward(EdgeId e);
+  void prepare(const Link& link, const OpCall& call);
   void pull_link(EdgeId e, int link, int source, View dx, Write write);
   void pull_edge(EdgeId e, int source, View back, Write write);
   void pull_edges(const std::vector<EdgeId>& edges, View back, Write write);

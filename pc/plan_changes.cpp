@@ -276,7 +276,9 @@ bool PlanBuilder::predict_change(PredictionId p) {
       if (i > 0 ? moves(e, i - 1) : std::any_of(from.begin(), from.end(), [&](NodeId v) { return moved(v); })) {
         dx = operands_.of(*link.op, dx, Magnitude::change);
         const std::vector<View> w = operands_.weights(e, i), state = state_of(e, i);
-        link.op->predict({exec_, dx, w, link.attrs, network_.sparse(e, i), true, state}, out, next);
+        const OpCall call{exec_, dx, w, link.attrs, operands_.sparse(e, i), true, state};
+        if (call.copies_by_row()) prepare(link, call);
+        link.op->predict(call, out, next);
         next = Write::add;
       }
       if (learned(e, i)) {

@@ -393,7 +393,7 @@ void PlanBuilder::gradients_of(EdgeId e) {
     for (std::size_t i = 0; i < l.params.size(); ++i) {
       const Write write = written_.insert(l.params[i]).second ? Write::set : Write::add;
       const View delta = operands_.teaching(l, i, arriving(e, link));
-      l.op->weight_grad({exec_, x, w, l.attrs, network_.sparse(e, link), false, state}, delta, static_cast<int>(i),
+      l.op->weight_grad({exec_, x, w, l.attrs, operands_.sparse(e, link), false, state}, delta, static_cast<int>(i),
                         network_.gradient(l.params[i]), write);
     }
   }

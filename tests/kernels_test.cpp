@@ -42,7 +42,7 @@ double norm_max(const std::vector<double>& list) {
 
 TEST_CASE("cases: every kernel declared in kernels/*.h is named, and has cases") {
   std::set<std::string> declared;
-  const std::regex pattern(R"re(inline constexpr Kernel<\w+>\s+\w+\{\s*"(\w+)")re");
+  const std::regex pattern(R"re(inline constexpr Kernel<\w+>\s+\w+\{\s*(?:\.name = )?"(\w+)")re");
   for (const auto& file : std::filesystem::directory_iterator(std::filesystem::path(PC_SOURCE_DIR) / "kernels")) {
     if (file.path().extension() != ".h") continue;
     std::stringstream text;

@@ -82,7 +82,7 @@ class Bench {
     const auto [turned, position] = transposed(pattern);
     sparse_ = {.by_row = {numbers(pattern.offsets), numbers(pattern.columns)},
                .by_column = {numbers(turned.offsets), numbers(turned.columns)},
-               .position = numbers(position),
+               .place_by_column = numbers(position),
                .values_by_column = take({pattern.count()}),
                .source_room = take({pattern.cols, batch_ + 3}),
                .target_room = take({pattern.rows, batch_ + 3})};

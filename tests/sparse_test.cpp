@@ -1,4 +1,6 @@
 // Sparse edges: the kernels against plain loops, and networks against the same ones with masked matrices.
+#include <Eigen/Core>
+
 #include "pc/checkpoint.h"
 #include "pc/step_bound.h"
 #include "tests/networks.h"
@@ -105,6 +107,81 @@ TEST_CASE("patches: every entry is in one, where its column is; none where rows 
   CHECK(!patches_of(random_pattern(dice, 200, 5000, 0.02), 96, 780).has_value());
   // Few entries: a patch costs less than a visit to each row.
   CHECK(patches_of(random_pattern(dice, 20, 5000, 0.02), 96, 780).has_value());
+}
+
+TEST_CASE("blocks: every entry stands in one, its sources are read without conflicts; products by them") {
+  Pattern pattern{.rows = 500, .cols = 300};
+  Dice dice(7);
+  for (std::int64_t row = 0; row < pattern.rows; ++row) {
+    for (std::int64_t col = row / 2; col < std::min<std::int64_t>(row / 2 + 50, pattern.cols); ++col) {
+      if (row % 7 != 3 && dice.chance(0.6)) pattern.columns.push_back(static_cast<std::int32_t>(col));
+    }
+    pattern.offsets.push_back(pattern.count());
+  }
+  const auto patches = patches_of(pattern, kernels::kPatchRows, kernels::kPatchSources);
+  REQUIRE(patches.has_value());
+  const auto blocks = blocks_of(pattern, *patches);
+  REQUIRE(blocks.has_value());
+  using B = kernels::SparseBlocks;
+  const std::int64_t count = length(blocks->sources) / B::kCols;
+  REQUIRE(length(blocks->place) == count * B::kEntries);
+  CHECK(length(blocks->place) < 3 * pattern.count());
+  std::vector<std::int32_t> found;
+  std::copy_if(blocks->place.begin(), blocks->place.end(), std::back_inserter(found), [](auto i) { return i >= 0; });
+  std::sort(found.begin(), found.end());
+  REQUIRE(length(found) == pattern.count());
+  for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == static_cast<std::int32_t>(i));
+  std::int64_t alike = 0;  // columns 4 t + i whose source is t + 4 (i % 2) modulo 8
+  for (std::size_t i = 0; i < blocks->sources.size(); ++i) {
+    alike += blocks->sources[i] % 8 == i % 16 / 4 + 4 * (i % 2) ? 1 : 0;
+  }
+  CHECK(double(alike) > 0.75 * double(blocks->sources.size()));
+
+  const std::int64_t batch = 20, room = 24;
+  using Half = Eigen::bfloat16;
+  std::vector<float> weights(index(pattern.count()));
+  std::vector<Half> values(blocks->place.size(), Half(NAN)), x_t(index(pattern.cols * room));
+  std::vector<float> y(index(batch * pattern.rows), NAN);
+  for (float& entry : weights) entry = static_cast<float>(dice.normal());
+  for (Half& entry : x_t) entry = static_cast<Half>(dice.normal());
+  const View of_blocks{.data = values.data(), .shape = {length(values)}, .dtype = DType::bf16};
+  kernels::permute(
+      {}, {.x = {.data = weights.data(), .shape = {pattern.count()}}, .from = list_of(blocks->place), .y = of_blocks});
+  const std::vector<std::int32_t> offsets(pattern.offsets.begin(), pattern.offsets.end());
+  const View samples{.data = x_t.data(), .shape = {pattern.cols, room}, .dtype = DType::bf16};
+  const View sources{
+      .data = const_cast<std::uint16_t*>(blocks->sources.data()), .shape = {count, B::kCols, 2}, .dtype = DType::u8};
+  kernels::sparse_product(
+      {},
+      {.index = {.offsets = list_of(offsets),
+                 .columns = list_of(pattern.columns),
+                 .patches = {.first = list_of(patches->first),
+                             .source_offsets = list_of(patches->source_offsets),
+                             .sources = list_of(patches->sources)},
+                 .blocks = {.groups = list_of(blocks->groups), .first = list_of(blocks->first), .sources = sources}},
+       .values = of_blocks,
+       .x_t = samples.columns(0, batch),
+       .y = {.data = y.data(), .shape = {batch, pattern.rows}},
+       .alpha = 0.5});
+  for (std::int64_t row = 0; row < pattern.rows; ++row) {
+    for (std::int64_t b = 0; b < batch; ++b) {
+      double want = 0;
+      for (std::int64_t k = pattern.begin(row); k < pattern.end(row); ++k) {
+        const auto weight = static_cast<double>(Half(weights[index(k)]));
+        want += 0.5 * weight * static_cast<double>(x_t[index(pattern.column(k) * room + b)]);
+      }
+      CHECK(std::abs(y[index(b * pattern.rows + row)] - want) < 1e-5);
+    }
+  }
+  // Rows that have few columns in common: mostly zeros.
+  Pattern thin{.rows = 960, .cols = 200};
+  for (std::int64_t row = 0; row < thin.rows; ++row) {
+    for (std::int64_t col = row % 8; col < thin.cols; col += 8) thin.columns.push_back(static_cast<std::int32_t>(col));
+    thin.offsets.push_back(thin.count());
+  }
+  const auto few = patches_of(thin, kernels::kPatchRows, kernels::kPatchSources);
+  REQUIRE(few.has_value());
+  CHECK(!blocks_of(thin, *few).has_value());
 }
 
 TEST_CASE("sparse_product, sparse_gradient, transpose and permute: against plain loops") {
@@ -271,6 +348,79 @@ TEST_CASE("sparse and masked matrices give the same numbers, over training steps
     }
   }
   CHECK(moved > 20);
+}
+
+namespace {
+
+/// Three nodes, the outer ones clamped, of neurons that read near ones; with edges back and to themselves, or none.
+Problem near_problem(bool sparse, bool cycles) {
+  Dice dice(11);
+  Problem problem;
+  problem.batch = 12;
+  for (const auto& [name, width] : {std::pair<const char*, std::int64_t>{"from", 48}, {"middle", 57}, {"to", 40}}) {
+    problem.nodes.push_back({.name = name, .shape = {width}});
+  }
+  std::vector<std::pair<NodeId, NodeId>> edges = {{0, 1}, {1, 2}};
+  if (cycles) edges.insert(edges.end(), {{1, 1}, {2, 1}});
+  for (const auto& [from, to] : edges) {
+    const std::int64_t rows = problem.nodes[index(to)].shape.count(), cols = problem.nodes[index(from)].shape.count();
+    std::vector<std::uint8_t> mask(index(rows * cols));
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      const bool near = std::abs(i / cols * cols / rows - i % cols) <= 12;
+      mask[index(i)] = near && dice.chance(0.7) ? 1 : 0;
+    }
+    EdgeSpec edge{.from = {problem.nodes[index(from)].name}, .to = problem.nodes[index(to)].name};
+    edge.chain = {op("tanh"), op(sparse ? "sparse_linear" : "linear", {{"gain", 0.8}, {"bias", 0}})};
+    edge.pattern = std::make_shared<const Pattern>(pattern_of(mask, rows, cols));
+    problem.edges.push_back(edge);
+  }
+  for (const NodeId v : {0, 2}) problem.clamp(v, dice.normals(problem.batch * problem.nodes[index(v)].shape.count()));
+  return problem;
+}
+
+}  // namespace
+
+TEST_CASE("sparse edges in bfloat16: neurons that read near ones go by blocks, and as masked matrices do") {
+  const Problem sparse = near_problem(true, true), dense = near_problem(false, true);
+  PlanSpec spec = plan_for(sparse, 6);
+  spec.operands = DType::bf16;
+  Run blocks(sparse, spec, DType::f32), masked(dense, spec, DType::f32);
+  spec.operands = DType::f32;
+  Run whole(sparse, spec, DType::f32);
+  for (EdgeId e = 0; e < 4; ++e) {
+    const SparseViews& views = *blocks.network.sparse_by_blocks(e, 1);
+    CHECK((!views.by_row.blocks.empty() && !views.by_column.blocks.empty()));
+  }
+  for (Run* run : {&whole, &blocks, &masked}) run->step();
+  const auto middle = [&](Run& run) { return read_value(run.network, 1, sparse.batch); };
+  const double lost = relative_error(middle(blocks), middle(whole));
+  CHECK((lost > 1e-5 && lost < 1e-2));
+  CHECK(relative_error(middle(blocks), middle(masked)) < 0.1 * lost);  // a sum rounded otherwise may move an operand
+}
+
+TEST_CASE("sparse edges in bfloat16: products take the weights as they are after each update") {
+  for (const char* schedule : {"pc", "ipc", "backprop"}) {
+    CAPTURE(schedule);
+    const Problem problem = near_problem(true, std::string_view(schedule) != "backprop");
+    PlanSpec spec = plan_for(problem, 6);
+    spec.schedule = &find_schedule(schedule);
+    spec.learn = LearnSpec{.optimizer = WeightSgd{}, .rate = {.base = 0.05}};
+    Run whole(problem, spec, DType::f32);
+    spec.operands = DType::bf16;
+    Run blocks(problem, spec, DType::f32);
+    Values first, before;
+    for (int step = 0; step < 4; ++step) {
+      whole.step();
+      blocks.step();
+      for (ParamId p = 0; p < whole.network.graph().param_count(); ++p) {
+        const Values got = read(blocks.network, blocks.network.gradient(p));
+        const Values want = read(whole.network, whole.network.gradient(p));
+        CHECK(relative_error(got, want) < 2e-2);
+        if (p == 0) (step == 0 ? first : before) = want;
+      }
+    }
+    CHECK(relative_error(first, before) > 0.1);  // old weights would show
+  }
 }
 
 TEST_CASE("sparse edges: gradients of the energy are those of dual numbers") {

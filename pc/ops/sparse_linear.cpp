@@ -1,7 +1,8 @@
 // sparse_linear: mu = g x W^T + b, where W has weights at the entries of the edge's pattern alone, in its order.
 //   x [batch, in]   W [out, in]   weight [entries]   b [out]   mu [batch, out]
 // Both ways along the edge are products with an index (kernels/sparse.h); that of the transposed matrix has its own
-// copy of the weights, in its own order, which `prepare` makes once for all the products until they change.
+// copy of the weights, in its own order, which `prepare` makes once for all the products until they change. So has the
+// other, where products go by blocks.
 #include <cmath>
 
 #include "kernels/arithmetic.h"
@@ -34,9 +35,10 @@ std::vector<ParamSpec> params(const OpSite& site, const Shape& out) {
   return specs;
 }
 
-/// x^T, in the room that the network has for it.
-View turned(const OpCall& call, const View& x, const View& room) {
-  const View x_t = room.first_rows(x.cols()).columns(0, x.rows());
+/// x^T, in the room that the network has for it, as `type`.
+View turned(const OpCall& call, const View& x, const View& room, DType type) {
+  View x_t = room.first_rows(x.cols()).columns(0, x.rows());
+  x_t.dtype = type;
   kernels::transpose(call.exec, {.x = x, .y = x_t});
   return x_t;
 }
@@ -47,9 +49,10 @@ void predict(const OpCall& call, View mu, Write write) {
     write = Write::add;
   }
   const SparseViews& at = *call.sparse;
+  const View& values = call.copies_by_row() ? at.values_by_row : call.w[0];
   kernels::sparse_product(call.exec, {.index = at.by_row,
-                                      .values = call.w[0],
-                                      .x_t = turned(call, call.x[0], at.source_room),
+                                      .values = values,
+                                      .x_t = turned(call, call.x[0], at.source_room, values.dtype),
                                       .y = mu,
                                       .alpha = gain(call),
                                       .write = write,
@@ -58,14 +61,16 @@ void predict(const OpCall& call, View mu, Write write) {
 
 void prepare(const OpCall& call) {
   const SparseViews& at = *call.sparse;
-  kernels::permute(call.exec, {.x = call.w[0], .from = at.position, .y = at.values_by_column});
+  kernels::permute(call.exec, {.x = call.w[0], .from = at.place_by_column, .y = at.values_by_column});
+  if (!call.copies_by_row()) return;
+  kernels::permute(call.exec, {.x = call.w[0], .from = at.place_by_row, .y = at.values_by_row});
 }
 
 void pullback(const OpCall& call, View delta, int, View dx, Write write) {  // g delta W
   const SparseViews& at = *call.sparse;
   kernels::sparse_product(call.exec, {.index = at.by_column,
                                       .values = at.values_by_column,
-                                      .x_t = turned(call, delta, at.target_room),
+                                      .x_t = turned(call, delta, at.target_room, at.values_by_column.dtype),
                                       .y = dx,
                                       .alpha = gain(call),
                                       .write = write});
@@ -75,8 +80,8 @@ void weight_grad(const OpCall& call, View delta, int param, View dw, Write write
   if (param == 1) return kernels::sum_rows(call.exec, {.x = delta, .row = dw, .write = write});
   const SparseViews& at = *call.sparse;
   kernels::sparse_gradient(call.exec, {.index = at.by_row,
-                                       .d_t = turned(call, delta, at.target_room),
-                                       .x_t = turned(call, call.x[0], at.source_room),
+                                       .d_t = turned(call, delta, at.target_room, dw.dtype),
+                                       .x_t = turned(call, call.x[0], at.source_room, dw.dtype),
                                        .dw = dw,
                                        .alpha = gain(call),
                                        .write = write});
