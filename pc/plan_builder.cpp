@@ -492,17 +492,23 @@ bool PlanBuilder::goes_whole_way() const {
          !sgd->automatic && sgd->temperature == 0;
 }
 
-/// Whether a value has gone all the way, from where it had no error: its error is then what has come back, to the bit,
-/// until something else comes.
-bool PlanBuilder::rests(NodeId v) {
-  const NodeState& n = node(v);
+/// Whether a value goes all the way from where it has no error, to where its error is what has come back, to the bit.
+bool PlanBuilder::leaps(NodeId v) {
   const auto& predictions = graph_.node(v).predictions;
-  if (!goes_whole_way() || n.free != Free::all || n.nudged) return false;
+  if (!goes_whole_way() || node(v).free != Free::all || node(v).nudged) return false;
   if (predictions.size() != 1 || !state(predictions[0]).exact_start) return false;
   const Terms t = terms(predictions[0]);
-  const bool plain =
-      t.energy == &gaussian && t.precision == 1 && t.precisions.empty() && state(predictions[0]).factor == 1;
-  return plain && n.rests_by != 0 && n.rests_by == n.back_version;
+  return t.energy == &gaussian && t.precision == 1 && t.precisions.empty();
+}
+
+/// Whether what comes back goes to the value's change at once, so that nothing has to be moved. (Schedules that go so
+/// heed no precision schedule, which would make an error more or less than the change.)
+bool PlanBuilder::lands(NodeId v) { return leaps(v) && !moved(v); }
+
+/// Whether a value has leapt, until something else comes back.
+bool PlanBuilder::rests(NodeId v) {
+  const NodeState& n = node(v);
+  return leaps(v) && n.rests_by != 0 && n.rests_by == n.back_version;
 }
 
 /// The gradients of free nodes, all from one snapshot; nodes whose gradient is known to be zero are left out.
@@ -553,6 +559,10 @@ void PlanBuilder::move_with_map(const Pull& pull) {
 /// Moves `variable`, the value of a node or its error, by one step of gradient descent or Adam.
 void PlanBuilder::move(const Pull& pull, const View& variable) {
   const NodeId v = pull.node;
+  if (lands(v)) {
+    node(v).version = fresh();
+    return;
+  }
   const bool steepest = std::holds_alternative<GradientNorm>(spec_.relax.stop);
   kernels::ValueGradient g{
       .x = variable,

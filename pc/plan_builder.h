@@ -100,6 +100,8 @@ class PlanBuilder {
   bool pull_back(NodeId v, bool with_map = false);
   View own_gradient(NodeId v);
   [[nodiscard]] bool goes_whole_way() const;
+  bool leaps(NodeId v);
+  bool lands(NodeId v);
   bool rests(NodeId v);
   std::vector<Pull> pull(Parity parity);
   void move(const Pull& pull, const View& variable);

@@ -84,7 +84,6 @@ void PlanBuilder::begin_changes() {
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::none) continue;
     if (!keeps_start_) kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
-    if (!sliced_) kernels::fill(exec_, {.out = change(v)});
   }
   keeps_start_ = true;
   weight_start_ = weight_version_;
@@ -104,6 +103,9 @@ void PlanBuilder::begin_changes() {
     const View error = start_error(p);
     kernels::copy(exec_, {.in = value(prediction.node), .out = error});
     kernels::axpby(exec_, {.x = mu_start, .y = error, .a = -1, .b = 1});
+  }
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {
+    if (node(v).free != Free::none && !sliced_ && !lands(v)) kernels::fill(exec_, {.out = change(v)});
   }
 }
 
@@ -192,6 +194,7 @@ View PlanBuilder::link_change(EdgeId e, int link) {
 
 /// What has been pulled back to a node.
 View PlanBuilder::back_of(NodeId v) {
+  if (lands(v)) return change(v);
   const View back = buffer("back", v);
   const auto& out = graph_.node(v).out;
   const bool alone = out.size() == 1 && link_of(out[0], 0).op->products;

@@ -209,6 +209,30 @@ TEST_CASE("plan: the number of matrix products, and of errors, is the light cone
   }
 }
 
+TEST_CASE("plan: with the start's predictions and rate 1 what comes back is a value's change, and nothing is moved") {
+  for (const double rate : {1.0, 0.5}) {
+    CAPTURE(rate);
+    const Problem problem = clamped_mlp({4, 5, 6, 5, 3}, 3, 8);
+    PlanSpec spec = plan_for(problem, 6);
+    spec.schedule = &find_schedule("fixed_prediction");
+    spec.settings.eta = rate;
+    spec.gradients = true;
+    Run run(problem, spec);
+    spec.optimize = false;
+    Run plain(problem, spec);
+    run.step();
+    plain.step();
+    const auto moves = [](const Call& call) { return call.kernel == "value_sgd" && call.part == "move"; };
+    CHECK((count_calls(run.trainer.plan(3), moves) == 0) == (rate == 1));
+    CHECK(count_calls(plain.trainer.plan(3), moves) > 0);
+    for (ParamId p = 0; p < run.network.graph().param_count(); ++p) {
+      const Values want = read(plain.network, plain.network.gradient(p));
+      CHECK(std::any_of(want.begin(), want.end(), [](double g) { return g != 0; }));
+      CHECK(relative_error(read(run.network, run.network.gradient(p)), want) < 1e-12);
+    }
+  }
+}
+
 /// Three populations, each of which predicts all three through a tanh.
 Problem populations(std::uint64_t seed) {
   Problem problem;
