@@ -10,6 +10,7 @@
 #include "experiments/commands.h"
 #include "experiments/names.h"
 #include "experiments/plot.h"
+#include "experiments/progress_line.h"
 #include "pc/h5.h"
 #include "pc/message.h"
 
@@ -390,9 +391,10 @@ void print_obstacle(const Check& check) {
 
 class CheckRun {
  public:
-  CheckRun(const CheckOptions& options, const Config& config, const ExecContext& where)
+  CheckRun(const CheckOptions& options, const Common& common, const Config& config, const ExecContext& where)
       : options_(options),
         config_(config),
+        progress_(common.quiet),
         source_(config, config.check.batch, options.random),
         batch_(source_.batch(0)),
         check_(config, where.exec(), batch_),
@@ -427,8 +429,10 @@ class CheckRun {
     std::optional<Dump> dump;
     if (!options_.dump.empty()) dump.emplace(options_.dump).inputs(check_, batch_);
     const std::vector<DType> dtypes = dtypes_of(options_.dtypes, {DType::f64, DType::f32});
+    progress_.begin("checking", std::ssize(subjects_) * std::ssize(dtypes), 0, 0);
     if (dump && check_.no_backprop().empty()) measure_one({&find_schedule("backprop"), {}}, dtypes, dump, false);
     for (const Subject& subject : subjects_) measure_one(subject, dtypes, dump, true);
+    progress_.clear();
     if (!dump) return;
     dump->commit();
     spdlog::info("wrote {}", options_.dump.string());
@@ -539,6 +543,7 @@ class CheckRun {
           dump->network(subject.name() + "/" + name_of(dtype), network, batch);
         };
       }
+      progress_.update(std::ssize(measured_), subject.name() + " in " + name_of(dtype));
       const Measured measured = check_.measure(subject, dtype, look);
       require_asked(measured.obstacle);
       if (!show) continue;
@@ -621,6 +626,7 @@ class CheckRun {
 
   const CheckOptions& options_;
   const Config& config_;
+  ProgressLine progress_;
   BatchSource source_;
   CheckBatch batch_;
   Check check_;
@@ -638,7 +644,7 @@ int check_command(const CheckOptions& options, const Common& common) {
   const Config config = read(options);
   static_cast<void>(dtypes_of(options.dtypes, {}));
   const ExecContext where(config.device);
-  CheckRun run(options, config, where);
+  CheckRun run(options, common, config, where);
   run.measure();
   run.gemm();
   run.laws();

@@ -23,7 +23,8 @@ void ProgressLine::begin(std::string what, std::int64_t total, std::int64_t done
   total_ = total;
   first_ = done;
   examples_per_unit_ = examples_per_unit;
-  start_ = last_ = Clock::now();
+  start_ = Clock::now();
+  last_ = terminal_ ? Clock::time_point{} : start_;  // a terminal's line costs nothing: the first one shows at once
 }
 
 void ProgressLine::update(std::int64_t done, const std::string& note) {
@@ -35,12 +36,13 @@ void ProgressLine::update(std::int64_t done, const std::string& note) {
 }
 
 void ProgressLine::show(std::int64_t done, const std::string& note) {
-  const double elapsed = std::chrono::duration<double>(last_ - start_).count();
-  const double rate = double(done - first_) / elapsed;
-  const std::string left = duration_text(double(total_ - done) / rate);
-  const std::string line =
-      fmt::format("{} {:3.0f}% {:.0f} examples/s, {} left{}{}", what_, 100.0 * double(done) / double(total_),
-                  rate * examples_per_unit_, left, note.empty() ? "" : ", ", note);
+  std::string line = fmt::format("{} {:3.0f}%", what_, 100.0 * double(done) / double(total_));
+  if (done > first_) {
+    const double rate = double(done - first_) / std::chrono::duration<double>(last_ - start_).count();
+    if (examples_per_unit_ > 0) line += fmt::format(" {:.0f} examples/s,", rate * examples_per_unit_);
+    line += fmt::format(" {} left", duration_text(double(total_ - done) / rate));
+  }
+  if (!note.empty()) line += ", " + note;
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
   std::fflush(stderr);
   shown_ = true;

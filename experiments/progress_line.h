@@ -16,6 +16,7 @@ class ProgressLine {
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
+  /// Without examples per unit, their pace is not shown.
   void begin(std::string what, std::int64_t total, std::int64_t done, double examples_per_unit);
   /// Cheap to call often. `note` is shown behind the bar: energies, accuracies.
   void update(std::int64_t done, const std::string& note);
