@@ -54,6 +54,8 @@ Answer ask(Network& network, const Question& question) {
     begin(network, question, spec);
     spec.relax.init = {.kind = ValueInit::Kind::previous};
   }
+  // A relaxation by changes has the values themselves at its end alone.
+  if (question.watch) spec.form = Form::values;
   Answer answer;
   spec.watch = [&](int step, double energy) {
     answer.energy.push_back(energy / double(question.count));

@@ -501,6 +501,11 @@ TEST_CASE("pc query: one trained graph is asked everything") {
         query({"complete", "--with-label", "--keep", "top", "--steps", "300", "--rate", "auto", "--momentum", "0.9"});
     CHECK(out["energy"]["end"].get<double>() < out["energy"]["start"].get<double>());
     CHECK(out["measured"]["error"].get<double>() < out["measured"]["error_of_mean_image"].get<double>());
+    // The error is seen along the steps, to the last one.
+    const H5Reader file(out["arrays"].get<std::string>());
+    const auto error = file.read<double>("steps/error", {50});
+    CHECK(std::abs(error.front() - error.back()) > 1e-4);
+    CHECK(error.back() == doctest::Approx(file.read_scalar<double>("measured/error")).epsilon(1e-6));
   }
   {  // denoise: better than what was shown
     const Json out = query(
