@@ -733,7 +733,7 @@ QueryResult Query::recall() {
     result.measured.push_back({cue.name + "/median_error", [&] {
                                  std::vector<double> sorted(error.data(), error.data() + error.size());
                                  std::sort(sorted.begin(), sorted.end());
-                                 return sorted[sorted.size() / 2];
+                                 return (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
                                }()});
     if (options_.baselines) recall_baselines(result, cue.name, stored, said, cue.success);
     if (result.strips.empty()) result.strips.push_back({"stored", stored});

@@ -719,6 +719,9 @@ TEST_CASE("pc query: stored pictures and sequences come back") {
     CHECK(measured["half/recalled"].get<double>() >= 0.9);
     CHECK(measured["half/error"].get<double>() < 1e-3);
     CHECK(measured.contains("half/modern_hopfield/recalled"));
+    // The median of two is their mean.
+    const Json two = ask({"recall", "--keep", "half", "--count", "2"});
+    CHECK(two["half/median_error"].get<double>() == doctest::Approx(two["half/error"].get<double>()));
     // Of some random starts the one of least energy: never one that is further off in the part that is known.
     const std::vector<std::string> some = {
         "recall",  "--keep", "half", "--steps", "300", "--rate", "auto", "--set", "relax.init={normal: {sigma: 0.5}}",
