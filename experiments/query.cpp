@@ -180,6 +180,14 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
   const Names names = task_names(config);
   image_ = network_->graph().find(names[0]);
   if (!config.examples) label_ = network_->graph().find(names[1]);
+  const auto check = [&](NodeId id, std::int64_t size, const char* what) {
+    const Node& node = network_->graph().node(id);
+    PC_CHECK(node.shape.count() == size, "query", "the task's node ", node.name, " has shape ", node.shape.text(),
+             ", but ", what, " has ", size, " values; name the nodes that the run was trained with");
+  };
+  check(image_, feed_.size(), "an example");
+  check(answering(), feed_.size(), "an example");
+  if (label_ >= 0) check(label_, feed_.label_size(), "a label");
 }
 
 NodeId Query::need_label() const {
@@ -840,8 +848,7 @@ QueryResult Query::interpolate() {
   const Part& from = part("test");
   const std::int64_t pairs = options_.count > 0 ? options_.count : 5, between = 9;
   const Rows originals = examples(from, options_.first, 2 * pairs);
-  static_cast<void>(settle({{image_, originals, {}, true}}, image_));
-  const Rows ends = read_node(latent, 2 * pairs);
+  const Rows ends = settle({{image_, originals, {}, true}}, latent).answer;
   Rows mixed(pairs * between, ends.cols());
   for (std::int64_t i = 0; i < mixed.rows(); ++i) {
     const double t = double(i % between) / double(between - 1);

@@ -523,6 +523,14 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     const std::vector<std::string> ask = {"sample", "--temperature", "0.001", "--rate", "0.02", "--count", "4"};
     CHECK(query(ask)["energy"] == query(ask)["energy"]);
   }
+  {  // more pairs than settle at once
+    const Result result = run_program(scratch, {"query", run, "interpolate", "--latent", "hidden", "--count", "520",
+                                                "--steps", "1", "--set", "data.test=1040"});
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    const H5Reader file(run / "query-interpolate.h5");
+    CHECK(file.read<float>("pictures/pair 519", {11, 784}).size() == 11 * 784);
+  }
   {  // what cannot be answered is said
     const auto fails = [&](std::vector<std::string> arguments, const std::string& part) {
       arguments.insert(arguments.begin(), {"query", run.string()});
@@ -556,6 +564,7 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
     fails({"classify", "--schedule", "zil"}, "--schedule is pc or epc");
     fails({"classify", "--schedule", "backprop"}, "not \"backprop\"");
+    fails({"classify", "--set", "task.classify.input=hidden"}, "the task's node hidden has shape [40], but an example");
     fails({"--clamp", "label=class:-1"}, "class takes N or N-M, whole numbers from 0 on, not \"-1\"");
     fails({"--clamp", "image=index:1.5"}, "index takes N or N-M");
     for (const char* task : {"classify", "complete", "denoise", "recall"}) {
