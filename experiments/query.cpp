@@ -582,11 +582,13 @@ QueryResult Query::classify() {
   return result;
 }
 
-/// The image; the label where the image is clamped and nothing predicts it.
+/// The image; where it is clamped, the task's target if it has one of examples, or the label if nothing predicts the
+/// image.
 NodeId Query::asked_of(const std::vector<Said>& said) const {
   const bool given =
       std::any_of(said.begin(), said.end(), [&](const Said& s) { return s.node == image_ && s.clamped; });
-  return given && label_ >= 0 && network_->graph().node(image_).predictions.empty() ? label_ : image_;
+  if (!given) return image_;
+  return label_ >= 0 && network_->graph().node(image_).predictions.empty() ? label_ : answering();
 }
 
 /// Whatever the options say is given; everything else settles.
@@ -601,7 +603,7 @@ QueryResult Query::ask_freely() {
   }
   add_settled(result, settled);
   add_answers(result, settled.answer.rows());
-  if (read == image_ || !draws()) {
+  if (read != label_ || !draws()) {
     result.strips.push_back({"answer", settled.answer});
   } else if (settled.answer.cols() > kSmall) {
     result.values.push_back({network_->graph().node(read).name, settled.answer});

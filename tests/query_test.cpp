@@ -756,6 +756,9 @@ TEST_CASE("pc query: stored pictures and sequences come back") {
     CHECK(measured["replay/recalled"].get<double>() == 1);
     CHECK(measured["least_squares/recalled"].get<double>() == 1);
     CHECK(measured["least_squares/error"].get<double>() < 1e-12);
+    // What is asked of the picture is what comes next.
+    const Result asked = run_program(scratch, {"query", scratch / "r", "--clamp", "previous=index:0-2"});
+    CHECK(has(asked.out, "(rows: clamped, answer)"));
   }
 }
 
