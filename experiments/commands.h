@@ -58,7 +58,7 @@ struct QueryOptions {
   int repeat = 0, starts = 1;
   std::int64_t count = 0, first = 0;
   bool with_label = false, baselines = false;
-  std::uint64_t seed = 0;
+  std::optional<std::uint64_t> seed;
   std::filesystem::path out;  // beginning of the files' names; empty: RUN/query-TASK
 };
 

@@ -12,14 +12,7 @@ namespace pc::experiments {
 
 int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,
                  const Common& common) {
-  const std::filesystem::path saved = saved_config(run, "eval");
-  for (const std::string& assignment : overrides) {
-    for (const char* key : {"seed", "data.validation", "data.limit", "data.set"}) {
-      PC_CHECK(!assignment.starts_with(std::string(key) + "="), "eval", key,
-               " decides which examples the run has learned from; it cannot be changed afterwards");
-    }
-  }
-  const Config config = read_config(saved, overrides);
+  const Config config = asked_config(run, overrides, "eval");
   require_data_task(config, "eval");
   const std::filesystem::path from = trained_weights(run, !last && config.learn.select_best);
   const ExecContext where(config.device);

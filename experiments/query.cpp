@@ -125,6 +125,27 @@ RelaxSpec relaxation(const Config& config, const QueryOptions& options) {
   return relax;
 }
 
+/// Whether it begins anywhere, or moves at random.
+bool draws_numbers(const RelaxSpec& relax) {
+  const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
+  return relax.init.kind == ValueInit::Kind::normal || (sgd != nullptr && sgd->temperature > 0);
+}
+
+/// What the command line sets in `relax` must be what settles the question. An override has no line.
+void check_relax_keys(const Config& config, const QueryOptions& options) {
+  if (config.relax.place.line == 0 && config.relax.schedule->name != "pc") {
+    fail_at(config.relax.place, "values settle by pc, or by epc with --schedule epc, whatever the run has learned by; ",
+            "take this out");
+  }
+  const ConfigTree* relax = config.tree.find("relax");
+  const ConfigTree* steps = relax == nullptr ? nullptr : relax->find("steps");
+  if (steps != nullptr && steps->place().line == 0 && (config.evaluate_steps || options.steps)) {
+    fail_at(steps->place(), options.steps ? "--steps" : "evaluate.steps of the run",
+            " says how many steps there are: ", "relax.steps has no effect; ",
+            options.steps ? "take one of them out" : "write --steps N in its place");
+  }
+}
+
 DataConfig once(DataConfig data) {
   data.repeat = 1;
   return data;
@@ -165,8 +186,8 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
   unit_ = (scale_ * (bytes ? 255.0 : 1.0)).cwiseInverse();
 
   const graphs::Description graph = asked_graph(config, options);
-  network_ = std::make_unique<Network>(Graph(graph.nodes, graph.edges), where.exec(), config.dtype, kChunk, config.seed,
-                                       config.init);
+  network_ = std::make_unique<Network>(Graph(graph.nodes, graph.edges), where.exec(), config.dtype, kChunk,
+                                       options.seed.value_or(config.seed), config.init);
   // A checkpoint may hold values too, of another number of samples: only the weights are wanted.
   Network trained(network_->graph(), where.exec(), config.dtype, 1, config.seed, config.init);
   static_cast<void>(load_checkpoint(checkpoint, trained));
@@ -270,8 +291,8 @@ Eigen::MatrixXd Query::class_means() const {
 Rows Query::noisy(const Rows& rows, double variance) const {
   Rows result = rows;
   for (std::int64_t i = 0; i < rows.size(); ++i) {
-    const double u =
-        philox::uniform(philox::bits(options_.seed, Purpose::corruption, 0, 0, static_cast<std::uint64_t>(i)));
+    const double u = philox::uniform(
+        philox::bits(options_.seed.value_or(0), Purpose::corruption, 0, 0, static_cast<std::uint64_t>(i)));
     result.data()[i] += std::sqrt(variance) * philox::normal(u) / unit_[i % rows.cols()];
   }
   return result;
@@ -319,7 +340,7 @@ Rows Query::known_part(const std::string& name, std::int64_t count) const {
       return y >= numbers[0] && y < numbers[0] + numbers[2] && x >= numbers[1] && x < numbers[1] + numbers[3];
     }
     const auto entry = static_cast<std::uint64_t>(sample * height * width + pixel);
-    return philox::uniform(philox::bits(options_.seed, Purpose::corruption, 1, 0, entry)) < numbers[0];
+    return philox::uniform(philox::bits(options_.seed.value_or(0), Purpose::corruption, 1, 0, entry)) < numbers[0];
   };
   Rows known(count, feed_.size());
   for (std::int64_t i = 0; i < count; ++i) {
@@ -935,6 +956,8 @@ void Query::check(const QueryOptions& options, const Config& config) {
   PC_CHECK(!config.next_token || !says || holds(options.clamp, input) || holds(options.intervene, input), "query",
            "the characters of ", input, " are numbers of entries, to which nothing flows back: they cannot be what is ",
            "asked for, and without them ", config.classify.target, " follows nothing; add --clamp ", input, "=index:0");
+  check_relax_keys(config, options);
+  const RelaxSpec relax = relaxation(config, options);
   const struct {
     const char* name;
     bool given;
@@ -964,9 +987,9 @@ void Query::check(const QueryOptions& options, const Config& config) {
       {"--baselines", options.baselines, {"recall", "replay"}},
       {"--latent", !options.latent.empty(), {"interpolate"}},
       {"--seed",
-       options.seed != 0,
+       options.seed && !draws_numbers(relax),
        {"complete", "denoise", "recall", "replay"},
-       " (other tasks draw from the seed of the config: --set seed=N)"},
+       " (others draw nothing without --temperature or --set relax.init=normal)"},
   };
   for (const auto& option : known) {
     if (!option.given || std::find(option.tasks.begin(), option.tasks.end(), options.task) != option.tasks.end()) {

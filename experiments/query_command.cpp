@@ -16,6 +16,12 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kColumns = 20;  // of a grid
 
+/// What says how a run learns and is measured, and nothing about how it answers.
+constexpr const char* kUnheeded[] = {"learn.epochs", "learn.optimizer", "learn.rate",   "learn.clip_norm",
+                                     "save",         "check",           "plan",         "gemm",
+                                     "init",         "data.batch",      "data.repeat",  "data.augment",
+                                     "relax.sweep",  "relax.precision", "relax.growth", "relax.forward_update"};
+
 void draw(const fs::path& file, const Query& query, const QueryResult& result) {
   std::vector<std::vector<Picture>> rows;
   for (const Strip& strip : result.strips) {
@@ -72,7 +78,7 @@ Json as_json(const QueryResult& result) {
 }  // namespace
 
 int query_command(const QueryOptions& options, const Common& common) {
-  const Config config = read_config(saved_config(options.run, "query"), options.overrides);
+  const Config config = asked_config(options.run, options.overrides, "query", kUnheeded);
   require_data_task(config, "query");
   Query::check(options, config);
   const fs::path from = trained_weights(options.run, config.learn.select_best);

@@ -64,6 +64,18 @@ void list_changes(const ConfigTree* before, const ConfigTree* now, std::vector<s
   list.push_back((now != nullptr ? now : before)->path() + ": " + text(before) + " -> " + text(now));
 }
 
+/// The value at a key such as "data.limit"; null where there is none.
+const ConfigTree* find_at(const ConfigTree& tree, std::string_view key) {
+  const std::size_t dot = key.find('.');
+  const ConfigTree* child = tree.find(key.substr(0, dot));
+  return child == nullptr || dot == key.npos ? child : find_at(*child, key.substr(dot + 1));
+}
+
+bool differs(const ConfigTree& before, const ConfigTree& now, std::string_view key) {
+  const ConfigTree *a = find_at(before, key), *b = find_at(now, key);
+  return a == nullptr || b == nullptr ? a != b : !same_values(*a, *b);
+}
+
 std::vector<Json> read_metrics(const fs::path& path) {
   std::vector<Json> lines;
   std::ifstream in(path);
@@ -86,9 +98,21 @@ std::vector<double> column(const std::vector<Json>& lines, const char* pointer) 
 
 }  // namespace
 
-fs::path saved_config(const fs::path& run, const char* who) {
+Config asked_config(const fs::path& run, const std::vector<std::string>& overrides, const char* who,
+                    std::span<const char* const> unheeded) {
   PC_CHECK(fs::exists(run / kConfig), who, run.string(), " is no run folder: it has no ", kConfig);
-  return run / kConfig;
+  const ConfigTree saved = load_config(run / kConfig);
+  ConfigTree tree = saved;
+  for (const std::string& assignment : overrides) set_override(tree, assignment);
+  for (const char* key : {"seed", "data.set", "data.root", "data.file", "data.train", "data.train_images",
+                          "data.train_labels", "data.limit", "data.validation", "data.normalize"}) {
+    PC_CHECK(!differs(saved, tree, key), who, key,
+             " decides what the run has learned from; it cannot be changed afterwards");
+  }
+  for (const char* key : unheeded) {
+    PC_CHECK(!differs(saved, tree, key), who, key, " has no effect here; take out the --set that changes it");
+  }
+  return read_config(std::move(tree));
 }
 
 fs::path trained_weights(const fs::path& run, bool best) {

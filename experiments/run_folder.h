@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -51,9 +52,14 @@ class RunFolder {
   std::shared_ptr<std::vector<nlohmann::ordered_json>> metrics_;
 };
 
-/// The resolved config of a run's folder, and the weights that it is judged by: those that validation chose, or, where
-/// there are none or `best` is false, the last ones. Throw, in the name of `who`, where there is no such run.
-std::filesystem::path saved_config(const std::filesystem::path& run, const char* who);
+/// The config of a run's folder with overrides, for a command that asks what the run has learned. Throws, in the name
+/// of `who`, where there is no such run, where they change what it has learned from, and where they change a key of
+/// `unheeded`, which the command has no use for.
+Config asked_config(const std::filesystem::path& run, const std::vector<std::string>& overrides, const char* who,
+                    std::span<const char* const> unheeded = {});
+
+/// The weights that a run is judged by: those that validation chose, or, where there are none or `best` is false, the
+/// last ones.
 std::filesystem::path trained_weights(const std::filesystem::path& run, bool best);
 
 /// Writes a whole file beside its place and renames it there.

@@ -522,6 +522,9 @@ TEST_CASE("pc query: one trained graph is asked everything") {
   {  // sample: the noise moves, and the seed decides
     const std::vector<std::string> ask = {"sample", "--temperature", "0.001", "--rate", "0.02", "--count", "4"};
     CHECK(query(ask)["energy"] == query(ask)["energy"]);
+    std::vector<std::string> other = ask;
+    other.insert(other.end(), {"--seed", "3"});
+    CHECK(query(other)["energy"] != query(ask)["energy"]);
   }
   {  // more pairs than settle at once
     const Result result = run_program(scratch, {"query", run, "interpolate", "--latent", "hidden", "--count", "520",
@@ -556,7 +559,7 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"--clamp", "label=class:1", "--count", "3"}, "the task ask does not heed --count");
     fails({"interpolate", "--latent", "hidden", "--clamp", "label=class:1"}, "does not heed --clamp");
     fails({"generate", "--part", "train"}, "does not heed --part");
-    fails({"sample", "--seed", "3"}, "--set seed=N");
+    fails({"generate", "--seed", "3"}, "draw nothing without --temperature");
     fails({"classify", "--by", "precision"}, "which goes with denoise");
     fails({"denoise", "--precision", "2"}, "add --by precision");
     fails({"complete", "--starts", "2"}, "which goes with recall");
@@ -564,6 +567,17 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
     fails({"classify", "--schedule", "zil"}, "--schedule is pc or epc");
     fails({"classify", "--schedule", "backprop"}, "not \"backprop\"");
+    // What the run has learned from stays as it was, and what a question does not heed is no part of it.
+    for (const char* key :
+         {"seed=2", "data.train=100", "data={limit: 20}", "data.normalize=centered", "data.validation=0.5"}) {
+      fails({"recall", "--set", key}, "decides what the run has learned from; it cannot be changed afterwards");
+      CHECK(has(run_program(scratch, {"eval", run, "--set", key}).err, "decides what the run has learned from"));
+    }
+    fails({"classify", "--set", "learn.epochs=2"}, "learn.epochs has no effect here");
+    fails({"classify", "--set", "relax={schedule: zil, steps: ~, optimizer: ~}"}, "values settle by pc");
+    fails({"classify", "--set", "relax.schedule=epc"}, "epc with --schedule epc");
+    fails({"classify", "--set", "evaluate.steps=9", "--set", "relax.steps=3"}, "write --steps N in its place");
+    fails({"classify", "--steps", "9", "--set", "relax.steps=3"}, "take one of them out");
     fails({"classify", "--set", "task.classify.input=hidden"}, "the task's node hidden has shape [40], but an example");
     fails({"--clamp", "label=class:-1"}, "class takes N or N-M, whole numbers from 0 on, not \"-1\"");
     fails({"--clamp", "image=index:1.5"}, "index takes N or N-M");
