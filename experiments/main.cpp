@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <new>
 
@@ -29,19 +30,23 @@ constexpr const char* kAbout =
     "  pc list conv2d                                  see what an operator or a network can be told\n\n"
     "Configs are explained key by key in configs/base.yaml. Data is looked for under PC_DATA_DIR.";
 
+constexpr double kLargest = std::numeric_limits<double>::max();
+
 constexpr const char* kFooter =
     "Exit status: 0 done; 1 the run or check failed, or was stopped by a signal; 2 wrong usage, config or data.";
 
-/// CLI11's own words for this name the largest of all numbers.
-CLI::Validator at_least(double least) {
-  return {[least](const std::string& text) {
+/// CLI11's own words for this name the largest of all numbers, and let NaN pass.
+CLI::Validator between(double least, double most) {
+  return {[=](const std::string& text) {
             double value = 0;
-            const bool number = CLI::detail::lexical_cast(text, value);
-            return number && value >= least ? std::string()
-                                            : fmt::format("it must be a number of at least {:g}", least);
+            if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most) return std::string();
+            return most == kLargest ? fmt::format("it must be a number of at least {:g}", least)
+                                    : fmt::format("it must be a number from {:g} to {:g}", least, most);
           },
           ""};
 }
+
+CLI::Validator at_least(double least) { return between(least, kLargest); }
 
 void add_common(CLI::App& command, Common& common) {
   command.add_flag("--json", common.json, "One JSON object on standard output; logs stay on standard error");
@@ -152,7 +157,8 @@ void add_query(CLI::App& command, QueryOptions& options) {
   list("--start", options.start, "The node begins with these values and is free");
   list("--intervene", options.intervene, "The node is set to these values, and tells nothing about its causes");
   command.add_option("--part", options.part, "Examples of train, validation or test")->type_name("PART");
-  command.add_option("--count", options.count, "How many examples, or images a class")->check(at_least(1));
+  command.add_option("--count", options.count, "How many examples, pairs of them, samples, or images a class")
+      ->check(at_least(1));
   command.add_option("--first", options.first, "The first example's number")->check(at_least(0));
   auto* keep = command.add_option("--keep", options.keep, "The part of the image that is known")->type_name("PART");
   command.add_option("--hide", options.hide, "The part that is not known")->type_name("PART")->excludes(keep);
@@ -165,16 +171,18 @@ void add_query(CLI::App& command, QueryOptions& options) {
       ->check(at_least(1));
   command.add_option("--starts", options.starts, "recall: from so many random starts, keeping the least energy")
       ->check(at_least(1));
-  command.add_option("--threshold", options.threshold, "Success below this error (noise: 0.005, parts: 0.001)");
+  command.add_option("--threshold", options.threshold, "Success below this error (noise: 0.005, parts: 0.001)")
+      ->check(at_least(0));
   command.add_flag("--baselines", options.baselines, "recall and replay: Hopfield networks on the same data");
   command.add_option("--latent", options.latent, "interpolate: the node to move along")->type_name("NODE");
   command.add_option("--steps", options.steps, "Of relaxation")->check(at_least(1));
   command.add_option("--rate", options.rate, "Of relaxation by gradient descent: a number or auto");
-  command.add_option("--momentum", options.momentum, "Of relaxation")->check(CLI::Range(0.0, 0.999999));
+  command.add_option("--momentum", options.momentum, "Of relaxation")->check(between(0, 0.999999));
   command.add_option("--temperature", options.temperature, "Above 0: Langevin dynamics")->check(at_least(0));
   command.add_option("--schedule", options.schedule, "pc, or epc (errors as variables; graphs without cycles)");
-  command.add_option("--seed", options.seed, "Of noise and random parts");
-  command.add_option("--out", options.out, "Beginning of the files' names (RUN/query-TASK)")->type_name("PATH");
+  command.add_option("--seed", options.seed, "Of noise, random parts and random starts")->check(at_least(0));
+  command.add_option("--out", options.out, "Beginning of the files' names, or a folder and / (RUN/)")
+      ->type_name("PATH");
 }
 
 void add_set(CLI::App& command, std::vector<std::string>& overrides) {

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "experiments/data/npy.h"
@@ -11,6 +12,7 @@
 #include "experiments/names.h"
 #include "graphs/transform.h"
 #include "pc/checkpoint.h"
+#include "pc/message.h"
 
 namespace pc::experiments {
 namespace {
@@ -116,7 +118,8 @@ RelaxSpec relaxation(const Config& config, const QueryOptions& options) {
     ValueSgd sgd = given != nullptr ? *given : ValueSgd{};
     if (!options.rate.empty()) {
       sgd.automatic = options.rate == "auto";
-      sgd.rate = sgd.automatic ? 1 : number(options.rate, "--rate");
+      sgd.rate = sgd.automatic ? 1 : number(options.rate, "--rate, auto or a number above 0");
+      PC_CHECK(sgd.rate > 0, "query", "--rate is auto or a number above 0, not ", options.rate);
     }
     if (options.momentum) sgd.momentum = *options.momentum;
     if (options.temperature) sgd.temperature = *options.temperature;
@@ -532,7 +535,15 @@ Query::Said Query::parse(const std::string& text, bool clamped) {
   const std::size_t equals = text.find('=');
   PC_CHECK(equals != std::string::npos, "query", "\"", text, "\" should be NODE=WHAT, as in label=class:3");
   const NodeId node = network_->graph().find(text.substr(0, equals));
-  return {node, values_of(text.substr(equals + 1), node), {}, clamped};
+  Said said{node, {}, {}, clamped};
+  try {
+    said.values = values_of(text.substr(equals + 1), node);
+  } catch (const Error& e) {
+    fail("query", text, ": ", bare(e.what()));
+  }
+  PC_CHECK(config_.dtype == DType::f64 || said.values.cwiseAbs().maxCoeff() <= std::numeric_limits<float>::max(),
+           "query", text, " is too large for a run in float32; write a smaller number");
+  return said;
 }
 
 /// What the options clamp, start and intervene at.

@@ -82,7 +82,8 @@ int query_command(const QueryOptions& options, const Common& common) {
   require_data_task(config, "query");
   Query::check(options, config);
   const fs::path from = trained_weights(options.run, config.learn.select_best);
-  const fs::path stem = options.out.empty() ? options.run / ("query-" + options.task) : options.out;
+  const fs::path folder = options.out.empty() ? options.run : options.out;
+  const fs::path stem = options.out.has_filename() ? options.out : folder / ("query-" + options.task);
   const ExecContext where(config.device);
   Query query(config, options, from, where);
   const QueryResult result = query.run();

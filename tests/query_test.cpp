@@ -548,6 +548,7 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"--clamp", "label=class:0-999999999999999"}, "there is no class 999999999999999; there are 10, from 0 on");
     fails({"--clamp", "lable=class:1"}, "no node named");
     fails({"--clamp", "image=index:60"}, "there is no index 60; there are 60, from 0 on");
+    fails({"--clamp", "image=value:1e300"}, "image=value:1e300 is too large for a run in float32");
     fails({"--clamp", "image=none.png"}, "none.png");
     fails({"replay"}, "task sequence");
     fails({"sample"}, "temperature");
@@ -567,6 +568,13 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
     fails({"classify", "--schedule", "zil"}, "--schedule is pc or epc");
     fails({"classify", "--schedule", "backprop"}, "not \"backprop\"");
+    // Numbers are in range, and are numbers.
+    fails({"classify", "--rate", "0"}, "--rate is auto or a number above 0, not 0");
+    fails({"classify", "--rate", "-1"}, "--rate is auto or a number above 0, not -1");
+    fails({"recall", "--threshold", "-1"}, "--threshold: it must be a number of at least 0");
+    fails({"recall", "--threshold", "nan"}, "--threshold: it must be a number of at least 0");
+    fails({"classify", "--momentum", "nan"}, "--momentum: it must be a number from 0 to 0.999999");
+    fails({"complete", "--seed", "-1"}, "--seed: it must be a number of at least 0");
     // What the run has learned from stays as it was, and what a question does not heed is no part of it.
     for (const char* key :
          {"seed=2", "data.train=100", "data={limit: 20}", "data.normalize=centered", "data.validation=0.5"}) {
