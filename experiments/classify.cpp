@@ -50,8 +50,11 @@ Graph checked_graph(const Config& config) {
     const auto& nodes = graph.nodes();
     const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const Node& node) { return node.name == name; });
     if (found == nodes.end()) {
-      fail_at(place, "the task's node \"", name,
-              "\" is not in the graph; name its nodes as in task: {classify: {input: NODE, target: NODE}}");
+      fail_at(place, "the task's node \"", name, "\" is not in the graph; name its nodes as in task: ",
+              config.next_token       ? "{next_token: {input: NODE, target: NODE}}"
+              : !config.examples      ? "{classify: {input: NODE, target: NODE}}"
+              : config.examples->next ? "{sequence: {from: NODE, to: NODE}}"
+                                      : "{reconstruct: {node: NODE}}");
     }
     spec.clamps.push_back({static_cast<NodeId>(found - nodes.begin())});
   }

@@ -84,12 +84,20 @@ EnergySpec read_energy(Fields& fields) {
   return spec;
 }
 
-NodeSpec read_node(const std::string& name, const ConfigTree& body) {
+NodeSpec read_node(const std::string& name, const ConfigTree& body, const ConfigTree& all) {
   NodeSpec spec;
   spec.name = name;
   spec.place = body.place().text();
   Fields fields(body, "graph.nodes." + name);
   std::vector<std::int64_t> dims;
+  // An override with a slip in the name makes a node of its own.
+  if (body.place().line == 0 && body.find("shape") == nullptr) {
+    std::vector<std::string> others;
+    for (const ConfigTree::Entry& e : all.entries()) {
+      if (e.key != name) others.push_back(e.key);
+    }
+    fail_at(body.place(), "there is no node \"", name, "\"", did_you_mean(name, others));
+  }
   const ConfigTree& shape = fields.required_child("shape");
   if (shape.is_list()) {
     read_value(shape, fields.name_of("shape"), dims);
@@ -218,7 +226,7 @@ graphs::Description read_written_out(const ConfigTree& node, std::uint64_t seed)
   Fields fields(node, "graph");
   const ConfigTree& nodes = fields.required_child("nodes");
   if (!nodes.is_map()) fail_at(nodes.place(), "graph.nodes is a map: {name: {shape: [...]}}");
-  for (const auto& [key, place, body] : nodes.entries()) graph.nodes.push_back(read_node(key, body));
+  for (const auto& [key, place, body] : nodes.entries()) graph.nodes.push_back(read_node(key, body, nodes));
   const ConfigTree& edges = fields.required_child("edges");
   if (!edges.is_list()) fail_at(edges.place(), "graph.edges is a list: [{from: a, to: b, op: linear}]");
   for (const ConfigTree& edge : edges.items()) {
@@ -297,8 +305,17 @@ class ConfigSettings final : public graphs::Settings {
 graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
   // `unroll` stands beside the network; read_config sees to it.
   const ConfigTree node = whole.is_map() ? without(whole, "unroll") : whole;
-  if (node.find("nodes") != nullptr || node.find("edges") != nullptr) return read_written_out(node, seed);
   const std::vector<std::string> known = names_in(graphs::all_networks());
+  for (const char* written : {"nodes", "edges"}) {
+    if (node.find(written) == nullptr) continue;
+    for (const std::string& name : known) {
+      if (const ConfigTree::Entry* other = node.entry(name)) {
+        fail_at(other->key_place, "graph has two choices, ", written, " at ", node.entry(written)->key_place.text(),
+                " and ", name, "; keep one");
+      }
+    }
+    return read_written_out(node, seed);
+  }
   const Choice choice = read_choice(node, "graph (or nodes and edges)", known);
   const graphs::Network* network = named(graphs::all_networks(), choice.name, choice.place, "network");
   ConfigSettings settings(choice, "graph", seed);

@@ -320,6 +320,8 @@ TEST_CASE("mistakes in a config: each has its place and its message") {
 }
 
 TEST_CASE("mistakes in a written-out graph name the node or edge, and its place") {
+  CHECK(has(message(config_with("graph: {nodes: {image: {shape: [4]}}, pc_graph: {inputs: 4}}")),
+            "graph has two choices, nodes at t.yaml:3:9 and pc_graph; keep one"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: lable, op: linear}]}")), "edge image->lable"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: lable, op: linear}]}")), "no node named \"lable\""));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: identity}]}")),

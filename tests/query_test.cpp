@@ -587,6 +587,8 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"classify", "--set", "evaluate.steps=9", "--set", "relax.steps=3"}, "write --steps N in its place");
     fails({"classify", "--steps", "9", "--set", "relax.steps=3"}, "take one of them out");
     fails({"classify", "--set", "task.classify.input=hidden"}, "the task's node hidden has shape [40], but an example");
+    fails({"classify", "--set", "graph.nodes.hiden.precision=2"},
+          "there is no node \"hiden\"; did you mean \"hidden\"?");
     fails({"--clamp", "label=class:-1"}, "class takes N or N-M, whole numbers from 0 on, not \"-1\"");
     fails({"--clamp", "image=index:1.5"}, "index takes N or N-M");
     for (const char* task : {"classify", "complete", "denoise", "recall"}) {

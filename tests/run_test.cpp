@@ -264,6 +264,8 @@ TEST_CASE("what is wrong with graph, task or schedule is found before the data i
   fails({"task.classify.target=lable"}, "\"lable\" is not in the graph");
   fails({"task.classify.target=image"}, "both nodes of the task are image");
   fails({"task={reconstruct: {node: image}}"}, "nothing predicts node image");
+  fails({"task={reconstruct: {node: img}}"}, "name its nodes as in task: {reconstruct: {node: NODE}}");
+  fails({"task={sequence: {from: prev}}"}, "name its nodes as in task: {sequence: {from: NODE, to: NODE}}");
   fails({nodes + "edges: [{from: image, to: a, op: linear}]}"}, "no edge touches the target node label");
   fails({nodes + "edges: [{from: image, to: a, op: linear}, {from: a, to: label, op: linear}]}"},
         "node a has energy bernoulli");
