@@ -45,8 +45,38 @@ double number(const std::string& text, const std::string& what) {
   return value;
 }
 
+/// "top" or "random:0.5": a part of an image, as far as it can be told without the image.
+struct ImagePart {
+  std::string kind;
+  std::vector<double> numbers;
+};
+
+ImagePart image_part(const std::string& name) {
+  const Names words = split(name, ':');
+  const std::string& kind = words[0];
+  static const Names kKinds = {"half", "quarter", "eighth", "top", "bottom", "left", "right", "random", "rectangle"};
+  PC_CHECK(std::find(kKinds.begin(), kKinds.end(), kind) != kKinds.end(), "query", "there is no part \"", kind, "\"",
+           did_you_mean(kind, kKinds));
+  const bool random = kind == "random", rectangle = kind == "rectangle";
+  PC_CHECK(words.size() == (random || rectangle ? 2 : 1), "query", "a part is one of ", joined(kKinds),
+           "; random:SHARE and rectangle:TOP,LEFT,HEIGHT,WIDTH take numbers");
+  std::vector<double> numbers;
+  for (const std::string& word : words.size() > 1 ? split(words[1], ',') : Names{}) {
+    numbers.push_back(number(word, "the part " + kind));
+  }
+  PC_CHECK(numbers.size() == (rectangle ? 4U
+                              : random  ? 1U
+                                        : 0U),
+           "query", "random takes one number, as random:0.5, ",
+           "rectangle four, as rectangle:7,7,14,14: top, left, height, width");
+  PC_CHECK(!random || (numbers[0] > 0 && numbers[0] < 1), "query", "random takes a share between 0 and 1, not ",
+           words[1]);
+  return {kind, numbers};
+}
+
 /// "3" or "0-9", of so many.
-std::vector<std::int64_t> range(const std::string& text, const std::string& what, std::int64_t count) {
+std::vector<std::int64_t> range(const std::string& text, const std::string& what, std::int64_t count,
+                                const std::string& of = "") {
   std::vector<std::int64_t> ends;
   for (const std::string& word : split(text, '-')) {
     std::int64_t value = -1;
@@ -55,7 +85,8 @@ std::vector<std::int64_t> range(const std::string& text, const std::string& what
   }
   PC_CHECK(ends.size() <= 2 && ends.front() >= 0 && ends.back() >= ends.front(), "query", what,
            " takes N or N-M, whole numbers from 0 on, not \"", text, "\"");
-  PC_CHECK(ends.back() < count, "query", "there is no ", what, " ", ends.back(), "; there are ", count, ", from 0 on");
+  PC_CHECK(ends.back() < count, "query", "there is no ", what, " ", ends.back(), of, "; there are ", count,
+           ", from 0 on");
   std::vector<std::int64_t> list(static_cast<std::size_t>(ends.back() - ends.front() + 1));
   std::iota(list.begin(), list.end(), ends.front());
   return list;
@@ -125,6 +156,9 @@ RelaxSpec relaxation(const Config& config, const QueryOptions& options) {
     if (options.temperature) sgd.temperature = *options.temperature;
     relax.stepper = sgd;
   }
+  const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
+  PC_CHECK(sgd == nullptr || sgd->temperature == 0 || sgd->momentum == 0, "query",
+           "with a temperature values move without momentum; write --momentum 0");
   return relax;
 }
 
@@ -147,6 +181,37 @@ void check_relax_keys(const Config& config, const QueryOptions& options) {
             " says how many steps there are: ", "relax.steps has no effect; ",
             options.steps ? "take one of them out" : "write --steps N in its place");
   }
+}
+
+/// Each node that is spoken of is there, and is given once.
+void check_said(const Config& config, const QueryOptions& options) {
+  Names known, given;
+  for (const NodeSpec& node : config.graph.nodes) known.push_back(node.name);
+  const auto check = [&](const char* option, const std::string& node) {
+    PC_CHECK(std::find(known.begin(), known.end(), node) != known.end(), "query", option, ": there is no node \"", node,
+             "\"", did_you_mean(node, known));
+  };
+  const auto check_all = [&](const char* option, const Names& list) {
+    for (const std::string& text : list) {
+      PC_CHECK(text.find('=') != std::string::npos, "query", option, ": \"", text,
+               "\" should be NODE=WHAT, as in label=class:3");
+      const std::string node = text.substr(0, text.find('='));
+      check(option, node);
+      PC_CHECK(std::find(given.begin(), given.end(), node) == given.end(), "query", "the node ", node,
+               " is given twice by --clamp, --start or --intervene; keep one of them (index:N-M and class:N-M ask ",
+               "about several values)");
+      given.push_back(node);
+    }
+  };
+  check_all("--clamp", options.clamp);
+  check_all("--start", options.start);
+  check_all("--intervene", options.intervene);
+  if (!options.latent.empty()) check("--latent", options.latent);
+}
+
+void check_word(const char* option, const std::string& word, const Names& known) {
+  PC_CHECK(word.empty() || std::find(known.begin(), known.end(), word) != known.end(), "query", option, " cannot be \"",
+           word, "\"", did_you_mean(word, known));
 }
 
 DataConfig once(DataConfig data) {
@@ -241,10 +306,10 @@ void Query::need_cause(bool makes) const {
 
 const Part& Query::part(const char* fallback) const {
   const std::string name = options_.part.empty() ? fallback : options_.part;
-  static const Names kParts = {"train", "validation", "test"};
-  PC_CHECK(std::find(kParts.begin(), kParts.end(), name) != kParts.end(), "query", "there is no part \"", name, "\"",
-           did_you_mean(name, kParts));
-  return name == "train" ? feed_.train() : name == "test" ? feed_.test() : feed_.validation();
+  const Part& found = name == "train" ? feed_.train() : name == "test" ? feed_.test() : feed_.validation();
+  PC_CHECK(found.count > 0, "query", "the run has held out no examples for validation (data.validation is 0); write ",
+           "--part train or --part test");
+  return found;
 }
 
 Rows Query::examples(const Part& part, std::int64_t first, std::int64_t count) const {
@@ -304,31 +369,16 @@ Rows Query::noisy(const Rows& rows, double variance) const {
 /// Which entries are known: 1, else 0.
 Rows Query::known_part(const std::string& name, std::int64_t count) const {
   const std::int64_t height = shape_.empty() ? 1 : shape_[1], width = shape_.empty() ? feed_.size() : shape_[2];
-  const Names words = split(name, ':');
-  const std::string& kind = words[0];
-  static const Names kKinds = {"half", "quarter", "eighth", "top", "bottom", "left", "right", "random", "rectangle"};
-  PC_CHECK(std::find(kKinds.begin(), kKinds.end(), kind) != kKinds.end(), "query", "there is no part \"", kind, "\"",
-           did_you_mean(kind, kKinds));
-  const bool random = kind == "random", rectangle = kind == "rectangle";
-  PC_CHECK(words.size() == (random || rectangle ? 2 : 1), "query", "a part is one of ", joined(kKinds),
-           "; random:SHARE and rectangle:TOP,LEFT,HEIGHT,WIDTH take numbers");
-  std::vector<double> numbers;
-  for (const std::string& word : words.size() > 1 ? split(words[1], ',') : Names{}) {
-    numbers.push_back(number(word, "the part " + kind));
-  }
-  PC_CHECK(numbers.size() == (rectangle ? 4U
-                              : random  ? 1U
-                                        : 0U),
-           "query", "random takes one number, as random:0.5, ",
-           "rectangle four, as rectangle:7,7,14,14: top, left, height, width");
-  PC_CHECK(!random || (numbers[0] > 0 && numbers[0] < 1), "query", "random takes a share between 0 and 1, not ",
-           words[1]);
+  const ImagePart named = image_part(name);
+  const std::string& kind = named.kind;
+  const std::vector<double>& numbers = named.numbers;
+  const bool rectangle = kind == "rectangle";
   const auto inside = [](double begin, double length, std::int64_t all) {
     return begin >= 0 && length >= 1 && begin + length <= double(all) && begin == std::floor(begin) &&
            length == std::floor(length);
   };
   PC_CHECK(!rectangle || (inside(numbers[0], numbers[2], height) && inside(numbers[1], numbers[3], width)), "query",
-           "rectangle:", rectangle ? words[1] : "", " is not within an image of ", height, " x ", width,
+           name, " is not within an image of ", height, " x ", width,
            " pixels; it takes whole numbers TOP,LEFT,HEIGHT,WIDTH");
   const auto is_known = [&](std::int64_t sample, std::int64_t pixel) {
     const auto y = double(pixel / width), x = double(pixel % width);
@@ -490,7 +540,8 @@ Rows Query::values_of(const std::string& what, NodeId id) {
   const std::string kind = what.substr(0, colon), rest = colon == std::string::npos ? "" : what.substr(colon + 1);
   if (kind == "index") {
     const Part& from = part("test");
-    const std::vector<std::int64_t> list = range(rest, "index", from.count);
+    const std::vector<std::int64_t> list =
+        range(rest, "index", from.count, " of the part " + (options_.part.empty() ? "test" : options_.part));
     if (id == label_) return labels(from, list.front(), std::ssize(list));
     PC_CHECK(width == feed_.size(), "query", "node ", node.name, " has shape ", node.shape.text(),
              ", but an example has ", feed_.size(), " values");
@@ -533,7 +584,6 @@ Rows Query::values_of(const std::string& what, NodeId id) {
 
 Query::Said Query::parse(const std::string& text, bool clamped) {
   const std::size_t equals = text.find('=');
-  PC_CHECK(equals != std::string::npos, "query", "\"", text, "\" should be NODE=WHAT, as in label=class:3");
   const NodeId node = network_->graph().find(text.substr(0, equals));
   Said said{node, {}, {}, clamped};
   try {
@@ -704,9 +754,6 @@ QueryResult Query::complete() {
 
 /// A noisy image is where relaxation starts, or what the image is seen as.
 QueryResult Query::denoise() {
-  static const Names kWays = {"start", "precision"};
-  PC_CHECK(std::find(kWays.begin(), kWays.end(), options_.by) != kWays.end(), "query", "--by is start or precision",
-           did_you_mean(options_.by, kWays));
   const Part& from = part("test");
   const std::int64_t count = count_from_first(from, 100);
   const Rows originals = examples(from, options_.first, count);
@@ -1009,20 +1056,13 @@ void Query::check(const QueryOptions& options, const Config& config) {
     fail("query", "the task ", options.task, " does not heed ", option.name, ", which goes with ", joined(option.tasks),
          option.more, "; take it out, or name a task that it goes with");
   }
-  Names nodes;
-  for (const Names* list : {&options.clamp, &options.start, &options.intervene}) {
-    for (const std::string& text : *list) {
-      const std::string node = text.substr(0, text.find('='));
-      PC_CHECK(std::find(nodes.begin(), nodes.end(), node) == nodes.end(), "query", "the node ", node,
-               " is given twice by --clamp, --start or --intervene; keep one of them (index:N-M and class:N-M ask ",
-               "about several values)");
-      nodes.push_back(node);
-    }
+  check_said(config, options);
+  for (const std::string& part : {options.keep, options.hide}) {
+    if (!part.empty()) static_cast<void>(image_part(part));
   }
-  static const Names kSchedules = {"pc", "epc"};
-  PC_CHECK(
-      options.schedule.empty() || std::find(kSchedules.begin(), kSchedules.end(), options.schedule) != kSchedules.end(),
-      "query", "--schedule is pc or epc, by which values settle, not \"", options.schedule, "\"");
+  check_word("--part", options.part, {"train", "validation", "test"});
+  check_word("--by", options.by, {"start", "precision"});
+  check_word("--schedule", options.schedule, {"pc", "epc"});
   PC_CHECK(!options.precision || options.by == "precision", "query",
            "--precision says how well the image is seen; add --by precision, or take it out");
 }

@@ -60,6 +60,18 @@ void write_h5(const fs::path& path, const QueryResult& result, const std::string
   file.commit();
 }
 
+/// "original, answer x 3": rows of one name that follow each other are counted. Of many names only the first.
+std::string row_names(const std::vector<Strip>& strips) {
+  std::string text;
+  int names = 0;
+  for (std::size_t i = 0, next = 0; i < strips.size(); i = next) {
+    if (names++ == kColumns) return text + ", ...";
+    while (next < strips.size() && strips[next].name == strips[i].name) ++next;
+    text += (i > 0 ? ", " : "") + strips[i].name + (next - i > 1 ? " x " + std::to_string(next - i) : "");
+  }
+  return text;
+}
+
 Json as_json(const QueryResult& result) {
   Json out;
   out["task"] = result.task;
@@ -117,9 +129,7 @@ int query_command(const QueryOptions& options, const Common& common) {
     }
   }
   if (out.contains("picture")) {
-    std::string rows;
-    for (const Strip& strip : result.strips) rows += (rows.empty() ? "" : ", ") + strip.name;
-    fmt::print("{}  (rows: {})\n", picture.string(), rows);
+    fmt::print("{}  (rows: {})\n", picture.string(), row_names(result.strips));
   }
   fmt::print("{}\n", arrays.string());
   return 0;

@@ -534,6 +534,11 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     const H5Reader file(run / "query-interpolate.h5");
     CHECK(file.read<float>("pictures/pair 519", {11, 784}).size() == 11 * 784);
   }
+  {  // files are named by the task in a folder; rows of one name are counted
+    const Result result = run_program(
+        scratch, {"query", run, "generate", "--count", "3", "--steps", "1", "--out", (scratch / "").string()});
+    CHECK(has(result.out, (scratch / "query-generate.png").string() + "  (rows: answer x 3, class means)"));
+  }
   {  // what cannot be answered is said
     const auto fails = [&](std::vector<std::string> arguments, const std::string& part) {
       arguments.insert(arguments.begin(), {"query", run.string()});
@@ -546,8 +551,12 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--keep", "middle"}, "there is no part \"middle\"");
     fails({"--clamp", "label=class:10"}, "there is no class 10");
     fails({"--clamp", "label=class:0-999999999999999"}, "there is no class 999999999999999; there are 10, from 0 on");
-    fails({"--clamp", "lable=class:1"}, "no node named");
-    fails({"--clamp", "image=index:60"}, "there is no index 60; there are 60, from 0 on");
+    fails({"--clamp", "lable=class:1"}, "--clamp: there is no node \"lable\"; did you mean \"label\"?");
+    fails({"--intervene", "lable=class:1"}, "--intervene: there is no node \"lable\"; did you mean \"label\"?");
+    fails({"interpolate", "--latent", "hiden"}, "--latent: there is no node \"hiden\"; did you mean \"hidden\"?");
+    fails({"--clamp", "label"}, "--clamp: \"label\" should be NODE=WHAT");
+    fails({"--clamp", "image=index:60"},
+          "image=index:60: there is no index 60 of the part test; there are 60, from 0 on");
     fails({"--clamp", "image=value:1e300"}, "image=value:1e300 is too large for a run in float32");
     fails({"--clamp", "image=none.png"}, "none.png");
     fails({"replay"}, "task sequence");
@@ -566,8 +575,7 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"complete", "--starts", "2"}, "which goes with recall");
     fails({"complet", "--starts", "2"}, "did you mean \"complete\"");
     fails({"complete", "--rate", "1000", "--steps", "100"}, "choose a smaller rate");
-    fails({"classify", "--schedule", "zil"}, "--schedule is pc or epc");
-    fails({"classify", "--schedule", "backprop"}, "not \"backprop\"");
+    fails({"classify", "--schedule", "zil"}, "--schedule cannot be \"zil\"; known: pc, epc");
     // Numbers are in range, and are numbers.
     fails({"classify", "--rate", "0"}, "--rate is auto or a number above 0, not 0");
     fails({"classify", "--rate", "-1"}, "--rate is auto or a number above 0, not -1");
@@ -575,6 +583,7 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"recall", "--threshold", "nan"}, "--threshold: it must be a number of at least 0");
     fails({"classify", "--momentum", "nan"}, "--momentum: it must be a number from 0 to 0.999999");
     fails({"complete", "--seed", "-1"}, "--seed: it must be a number of at least 0");
+    fails({"sample", "--temperature", "0.01", "--momentum", "0.5"}, "write --momentum 0");
     // What the run has learned from stays as it was, and what a question does not heed is no part of it.
     for (const char* key :
          {"seed=2", "data.train=100", "data={limit: 20}", "data.normalize=centered", "data.validation=0.5"}) {
@@ -713,6 +722,14 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
     CHECK(has(refused.err, "add --clamp tokens=index:0"));
   }
   CHECK(run_program(scratch, {"query", run, "--clamp", "next=index:0", "--clamp", "tokens=index:0"}).status == 0);
+  // What is wrong whatever the data is, is said before it is looked for.
+  fs::remove(text);
+  const auto message = [&](const char* option, const char* value) {
+    return run_program(scratch, {"query", run, "--clamp", "tokens=index:0", option, value}).err;
+  };
+  CHECK(has(message("--rate", "0.1"), text.string()));
+  CHECK(has(message("--rate", "fast"), "\"fast\" is no number"));
+  CHECK(has(message("--part", "tset"), "--part cannot be \"tset\"; did you mean \"test\"?"));
 }
 
 TEST_CASE("pc query: stored pictures and sequences come back") {
@@ -783,6 +800,8 @@ TEST_CASE("pc query: stored pictures and sequences come back") {
     // What is asked of the picture is what comes next.
     const Result asked = run_program(scratch, {"query", scratch / "r", "--clamp", "previous=index:0-2"});
     CHECK(has(asked.out, "(rows: clamped, answer)"));
+    CHECK(has(run_program(scratch, {"query", scratch / "r", "replay", "--part", "validation"}).err,
+              "the run has held out no examples for validation"));
   }
 }
 
