@@ -15,6 +15,7 @@ namespace {
 constexpr const char* kFormat = "pc-checkpoint";
 constexpr std::int64_t kVersion = 1;
 constexpr std::string_view kBuffers = "buffers/";
+constexpr const char* kMasks = "masks";
 constexpr const char* kOtherNetwork = "; the checkpoint is of another network: use the config that it was saved with";
 
 // --- names ---
@@ -107,6 +108,17 @@ std::map<std::string, std::int64_t> fingerprints(const Network& network) {
     }
   }
   return list;
+}
+
+/// The same for the masks of dense weights, in one number: where there was none, there may be one now.
+std::int64_t fingerprint_of_masks(const Network& network) {
+  std::uint64_t hash = 14695981039346656037ULL;
+  const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 1099511628211ULL; };
+  for (const Param& param : network.graph().params()) {
+    add(param.mask.size());
+    for (const std::uint8_t entry : param.mask) add(entry != 0 ? 1 : 0);
+  }
+  return static_cast<std::int64_t>(hash);
 }
 
 // --- loading ---
@@ -221,6 +233,7 @@ void save_checkpoint(const std::filesystem::path& path, const Network& network, 
   for (const auto& [name, fingerprint] : fingerprints(network)) {
     file.write_scalar(name, fingerprint, "fingerprint of which weights there are");
   }
+  file.write_scalar(kMasks, fingerprint_of_masks(network), "fingerprint of which dense weights are not masked");
   write_buffers(file, network.arena(), names);
   file.commit();
 }
@@ -233,13 +246,15 @@ Progress load_checkpoint(const std::filesystem::path& path, Network& network) {
   Progress progress = read_progress(path, file);
   const std::vector<Loaded> buffers = read_buffers(path, file, network);
   const std::vector<std::string> there = file.names();
-  for (const auto& [name, fingerprint] : fingerprints(network)) {
-    const bool same = std::find(there.begin(), there.end(), name) != there.end() &&
-                      file.read_scalar<std::int64_t>(name) == fingerprint;
-    PC_CHECK(same, "checkpoint", path.string(), ": ", name,
-             " is not the network's; the checkpoint is of another graph,",
-             " drawn from another seed or another topology: use the config that it was saved with");
-  }
+  const auto check = [&](const std::string& name, std::int64_t fingerprint, bool older) {
+    const bool is_there = std::find(there.begin(), there.end(), name) != there.end();
+    PC_CHECK(
+        is_there ? file.read_scalar<std::int64_t>(name) == fingerprint : older, "checkpoint", path.string(),
+        ": its fingerprint \"", name, "\" is not the network's; the checkpoint is of another graph,",
+        " drawn from another seed or another topology: use the config, and the graph file, that it was saved with");
+  };
+  for (const auto& [name, fingerprint] : fingerprints(network)) check(name, fingerprint, false);
+  check(kMasks, fingerprint_of_masks(network), true);  // older checkpoints say nothing about masks
 
   // From here on only memory can run out, and that before any value has changed.
   std::vector<View> views;

@@ -2,6 +2,8 @@
 //   attributes  format = "pc-checkpoint", version = 1, dtype of the network
 //   config      the resolved config, as text
 //   progress/   epoch, batch, seconds, best, extra
+//   patterns/   a fingerprint of which weights each sparse matrix has
+//   masks       and one of the masks of all dense ones
 //   buffers/    buffers of the arena under their own names: buffers/w/image->hidden/linear.weight
 //
 // A name's '/' makes groups. What HDF5 could not keep is escaped, part by part: '%' is written %25, a zero byte %00; a

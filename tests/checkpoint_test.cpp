@@ -37,6 +37,7 @@ struct Sizes {
   DType dtype = DType::f32;
   bool output = true;
   std::uint64_t seed = 1;
+  std::vector<std::uint8_t> mask = {};  // of the first edge, repeated; empty: none
 };
 
 Network network(const Sizes& sizes = {}) {
@@ -49,6 +50,13 @@ Network network(const Sizes& sizes = {}) {
   edges[0].from = {"image"};
   edges[0].to = "hidden";
   edges[0].chain = {{&pc::find_op("linear"), {}}, {&pc::find_op("tanh"), {}}};
+  if (!sizes.mask.empty()) {
+    edges[0].mask = [&](const Shape& shape) {
+      std::vector<std::uint8_t> mask;
+      for (std::int64_t i = 0; i < shape.count(); ++i) mask.push_back(sizes.mask[std::size_t(i) % sizes.mask.size()]);
+      return mask;
+    };
+  }
   if (sizes.output) {
     nodes.emplace_back().name = "label";
     nodes[2].shape = {2};
@@ -277,6 +285,45 @@ TEST_CASE("checkpoint: one of another network is refused, with both shapes") {
   pc::save_checkpoint(path, smaller, kWeights, {}, "");
   Network larger = network();
   fails(path, larger, "has no w/hidden->label/linear.weight, which is [2, 4] in the network");
+}
+
+TEST_CASE("checkpoint: one of other masks is refused; an older one, which says nothing about masks, is not") {
+  const TempFolder folder;
+  const fs::path path = folder.path / "checkpoint.h5";
+  const Network whole = network(), masked = network({.mask = {1, 0}}), other = network({.mask = {0, 1}});
+  for (const Network* from : {&whole, &masked, &other}) {
+    pc::save_checkpoint(path, *from, kWeights, {}, "");
+    for (const std::vector<std::uint8_t>& mask : {std::vector<std::uint8_t>{}, {1, 0}, {0, 1}}) {
+      Network net = network({.mask = mask});
+      if (net.graph().param(0).mask == from->graph().param(0).mask) {
+        pc::load_checkpoint(path, net);
+      } else {
+        fails(path, net, "its fingerprint \"masks\" is not the network's; the checkpoint is of another graph");
+      }
+    }
+  }
+  // As they were written before: the same without that number.
+  const fs::path older = folder.path / "older.h5";
+  {
+    const pc::H5Reader file(path);
+    pc::H5Writer copy(older);
+    copy.attribute("format", "pc-checkpoint");
+    copy.attribute("version", std::int64_t{1});
+    copy.attribute("dtype", "float32");
+    for (const std::string& name : file.names()) {
+      if (name == "masks") continue;
+      if (name == "config" || name == "progress/extra") {
+        copy.write_text(name, file.read_text(name), "text");
+        continue;
+      }
+      std::vector<std::byte> bytes(file.check(name, file.dtype(name), file.dims(name)) * pc::size_of(file.dtype(name)));
+      file.read(name, file.dtype(name), file.dims(name), bytes.data());
+      copy.write(name, file.dtype(name), file.dims(name), bytes.data(), "array");
+    }
+    copy.commit();
+  }
+  Network net = network({.mask = {1, 0}});
+  pc::load_checkpoint(older, net);
 }
 
 TEST_CASE("checkpoint: a mistake in the last buffer changes nothing") {
