@@ -1,15 +1,17 @@
 #include "experiments/edge_file.h"
 
 #include <expat.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cctype>
+#include <array>
 #include <charconv>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
 
 #include "experiments/data/bytes.h"
+#include "experiments/names.h"
 
 namespace pc::experiments {
 namespace {
@@ -76,15 +78,19 @@ void add(graphs::EdgeList& list, std::int64_t from, std::int64_t to) {
 }
 
 graphs::EdgeList read_csv(std::string_view text, const std::string& file) {
-  graphs::EdgeList list;
-  Lines lines(text, file);
+  graphs::EdgeList list{.least_nodes = true};
+  constexpr std::string_view kByteOrder = "\xef\xbb\xbf";  // which spreadsheets put first
+  Lines lines(text.starts_with(kByteOrder) ? text.substr(kByteOrder.size()) : text, file);
   bool first = true;
   while (lines.next()) {
     if (lines.words().empty() || lines.line()[0] == '#' || lines.line()[0] == '%') continue;
     const bool heading =
         first && std::none_of(lines.words().begin(), lines.words().end(), [](auto w) { return Lines::is_number(w); });
     first = false;
-    if (heading) continue;
+    if (heading) {
+      spdlog::info("{}:{}: taken for a heading: {}", file, lines.number(), lines.line());
+      continue;
+    }
     if (lines.words().size() != 2) lines.fail_here("an edge is two numbers, source and target; weights are not read");
     add(list, lines.whole(0, 0, kMostNodes - 1), lines.whole(1, 0, kMostNodes - 1));
     list.nodes = std::max({list.nodes, std::int64_t{list.from.back()} + 1, std::int64_t{list.to.back()} + 1});
@@ -95,17 +101,16 @@ graphs::EdgeList read_csv(std::string_view text, const std::string& file) {
 /// Boisvert, Pozo, Remington, "The Matrix Market exchange formats", NISTIR 5935, 1996.
 graphs::EdgeList read_matrix_market(std::string_view text, const std::string& file) {
   Lines lines(text, file);
-  if (!lines.next() || !lines.line().starts_with("%%MatrixMarket")) {
-    fail("graph file", file, ":1: does not begin with %%MatrixMarket");
-  }
+  const bool any = lines.next();
   const std::vector<std::string_view> banner = lines.words();
-  const auto word = [&](std::size_t i) {
-    std::string lower(i < banner.size() ? banner[i] : "");
-    std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
-    return lower;
-  };
+  const auto word = [&](std::size_t i) { return lower_case(i < banner.size() ? banner[i] : ""); };
+  if (!any || word(0) != "%%matrixmarket") fail("graph file", file, ":1: does not begin with %%MatrixMarket");
   if (word(1) != "matrix" || word(2) != "coordinate") {
     lines.fail_here("holds \"" + word(1) + ' ' + word(2) + "\"; a graph is a \"matrix coordinate\"");
+  }
+  static constexpr std::array kSymmetries = {"general", "symmetric", "skew-symmetric", "hermitian"};
+  if (std::find(kSymmetries.begin(), kSymmetries.end(), word(4)) == kSymmetries.end()) {
+    lines.fail_here("names the symmetry \"" + word(4) + "\"; it is general, symmetric, skew-symmetric or hermitian");
   }
   const bool symmetric = word(4) != "general";
   graphs::EdgeList list;
@@ -125,6 +130,7 @@ graphs::EdgeList read_matrix_market(std::string_view text, const std::string& fi
     if (symmetric && from != to) add(list, to, from);
     ++seen;
   }
+  if (entries < 0) lines.fail_here("ends without the line of its size: rows, columns and entries");
   if (seen != entries)
     lines.fail_here("holds " + std::to_string(seen) + " entries; its head says " + std::to_string(entries));
   return list;
@@ -181,9 +187,14 @@ class GraphMl {
       }
       return {};
     };
-    if (name == "graph") {
+    if (name.ends_with(":graph")) {
+      trouble("a prefix, as in " + std::string(name) + ", is not read; write the names without it");
+    } else if (name == "graph") {
       ++graphs_;
-      directed_ = attribute("edgedefault") != "undirected";
+      const std::string way = attribute("edgedefault");
+      if (!way.empty() && way != "directed" && way != "undirected")
+        return trouble("edgedefault is directed or undirected, not \"" + way + '"');
+      directed_ = way != "undirected";
     } else if (name == "node") {
       const std::string id = attribute("id");
       if (id.empty()) return trouble("a node without an id");
@@ -192,8 +203,11 @@ class GraphMl {
       ++list_.nodes;
     } else if (name == "edge") {
       const std::string own = attribute("directed");
-      edges_.push_back({attribute("source"), attribute("target"), own.empty() ? directed_ : own != "false",
+      const bool yes = own == "true" || own == "1", no = own == "false" || own == "0";  // xs:boolean
+      if (!own.empty() && !yes && !no) return trouble("directed is true or false, not \"" + own + '"');
+      edges_.push_back({attribute("source"), attribute("target"), own.empty() ? directed_ : yes,
                         XML_GetCurrentLineNumber(parser_.get())});
+      if (edges_.back().from.empty() || edges_.back().to.empty()) trouble("an edge without a source or a target");
     } else if (name == "hyperedge") {
       trouble("hyperedges are not supported");
     }

@@ -14,6 +14,7 @@ namespace pc::graphs {
 /// Edges between numbered nodes, from from[i] to to[i].
 struct EdgeList {
   std::int64_t nodes = 0;
+  bool least_nodes = false;  // there may be more, which have no edges
   std::vector<std::int32_t> from, to;
 };
 

@@ -485,6 +485,12 @@ TEST_CASE("graph files: csv, Matrix Market and GraphML") {
                4) == Edges{{0, 1}, {3, 3}});
   CHECK(edges_of(written(folder, "b.mtx", "%%MatrixMarket matrix coordinate pattern symmetric\n3 3 2\n2 1\n3 3\n"),
                  3) == Edges{{1, 0}, {0, 1}, {2, 2}});
+  CHECK(edges_of(written(folder, "c.mtx", "%%matrixmarket MATRIX coordinate real skew-symmetric\n3 3 1\n2 1 5\n"), 3) ==
+        Edges{{1, 0}, {0, 1}});
+  CHECK(edges_of(written(folder, "b.csv",
+                         "\xef\xbb\xbf"
+                         "0,1\n"),
+                 2) == Edges{{0, 1}});
   CHECK(edges_of(written(folder, "a.graphml", graphml("directed", "true")), 3) == Edges{{2, 0}, {0, 1}});
   CHECK(edges_of(written(folder, "b.graphml", graphml("undirected", "true")), 3) == Edges{{2, 0}, {0, 2}, {0, 1}});
   CHECK(edges_of(written(folder, "c.graphml", graphml("directed", "false")), 3) == Edges{{2, 0}, {0, 1}, {1, 0}});
@@ -512,6 +518,17 @@ TEST_CASE("graph files: what is wrong is said, with the line") {
   CHECK(contains(wrong("a.graphml", "<graphml><graph><node id='a'/>\n<edge source='a' target='b'/></graph></graphml>"),
                  "a.graphml:2: an edge names the node \"b\""));
   CHECK(contains(wrong("a.graphml", "<graphml/>"), "has 0 graphs"));
+  for (const char* banner : {"real", "real none"}) {
+    CHECK(contains(wrong("a.mtx", "%%MatrixMarket matrix coordinate " + std::string(banner) + "\n2 2 1\n1 1 1\n"),
+                   "general, symmetric, skew-symmetric or hermitian"));
+  }
+  CHECK(contains(wrong("a.mtx", "%%MatrixMarket matrix coordinate real general\n% 2 2 1\n"),
+                 "without the line of its size"));
+  CHECK(contains(wrong("a.graphml", graphml("maybe", "true")), "edgedefault is directed or undirected, not \"maybe\""));
+  CHECK(contains(wrong("a.graphml", graphml("directed", "perhaps")), "directed is true or false, not \"perhaps\""));
+  CHECK(contains(wrong("a.graphml", "<graphml><graph><node id='a'/>\n<edge source='a'/></graph></graphml>"),
+                 "a.graphml:2: an edge without a source or a target"));
+  CHECK(contains(wrong("a.graphml", "<g:graphml><g:graph/></g:graphml>"), "write the names without it"));
   CHECK(contains(error_of([&] { experiments::read_edge_list(folder / "none.csv"); }), "no such file"));
 }
 
@@ -536,7 +553,11 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
   CHECK(contains(wrong("topology: {fixed_in_degree: {degre: 2}}"), "did you mean \"degree\""));
   CHECK(contains(wrong("topology: {fixed_in_degree: {degree: 9}}"), "whole number from 0 to 8"));
   CHECK(contains(wrong("topology: {erdos_renyi: {density: 2}}"), "probability"));
-  CHECK(contains(wrong("topology: {edges: {file: " + written(folder, "h.csv", "0,1\n") + "}}"), "2 nodes, but inputs"));
+  const std::string small = "%%MatrixMarket matrix coordinate real general\n2 2 1\n1 2 1\n";
+  CHECK(contains(wrong("topology: {edges: {file: " + written(folder, "h.mtx", small) + "}}"), "2 nodes, but inputs"));
+  CHECK(
+      contains(wrong("topology: {edges: {file: " + written(folder, "h.csv", "0,9\n") + "}}"), "10 nodes, but inputs"));
+  CHECK(count("topology: {edges: {file: " + written(folder, "i.csv", "0,3\n3,7\n") + "}}") == 2);  // the last has none
   CHECK(contains(wrong("topology: {edges: {file: none.csv}}"), "no such file"));
   CHECK(contains(wrong("edges: thin"), "auto, dense or sparse"));
 }
