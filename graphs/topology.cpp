@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <limits>
 #include <thread>
 
@@ -30,10 +31,32 @@ void tidy(Row& row, std::int64_t reader, const Wanted& wanted) {
   });
 }
 
+/// Throws where there are more edges than matrices hold.
+void check_count(double edges) {
+  constexpr double kMost = 9 * 2e9;  // in the matrices between three nodes (pc/pattern.h)
+  PC_CHECK(edges <= kMost, "pc_graph", "the topology has about ", edges, " edges or more, and at most ", kMost,
+           " fit in: take fewer neurons, or one with fewer edges");
+}
+
+/// The same of the rows that fill(row, list) makes, told by a few of them before all are made.
+template <class Fill>
+void check_count(std::int64_t n, const Fill& fill) {
+  constexpr std::int64_t kRows = 16;
+  Row row;
+  double entries = 0;
+  for (std::int64_t i = 0; i < kRows; ++i) {
+    row.clear();
+    fill(n * i / kRows, row);
+    entries += double(row.size());
+    check_count(entries / kRows * double(n));  // the other rows can only add to it
+  }
+}
+
 /// The pattern whose rows fill(row, list) makes, a row at a time and several at once.
 template <class Fill>
 Pattern by_rows(const Wanted& wanted, const Fill& fill) {
   const std::int64_t n = wanted.parts.total();
+  check_count(n, fill);
   struct Part {
     std::int64_t begin, end;
     std::vector<std::int64_t> lengths;
@@ -43,9 +66,9 @@ Pattern by_rows(const Wanted& wanted, const Fill& fill) {
   std::vector<Part> parts;
   for (std::int64_t i = 0; i < count; ++i) parts.push_back({n * i / count, n * (i + 1) / count, {}, {}});
   {
-    std::vector<std::jthread> threads;
+    std::vector<std::future<void>> work;
     for (Part& part : parts) {
-      threads.emplace_back([&part, &wanted, &fill] {
+      work.push_back(std::async(std::launch::async, [&part, &wanted, &fill] {
         Row row;
         for (std::int64_t i = part.begin; i < part.end; ++i) {
           row.clear();
@@ -54,8 +77,9 @@ Pattern by_rows(const Wanted& wanted, const Fill& fill) {
           part.lengths.push_back(std::ssize(row));
           part.columns.insert(part.columns.end(), row.begin(), row.end());
         }
-      });
+      }));
     }
+    for (std::future<void>& part : work) part.get();  // throws what was thrown in there: memory may run out
   }
   Pattern pattern{.rows = n, .cols = n};
   std::size_t entries = 0;
@@ -270,6 +294,7 @@ Pattern barabasi_albert(Settings& settings, const Wanted& wanted) {
   std::vector<std::int32_t> name(at(n));
   for (std::int64_t i = 0; i < n; ++i) name[at(i)] = static_cast<std::int32_t>(i);
   for (std::int64_t i = n - 1; i > 0; --i) std::swap(name[at(i)], name[at(draws.below(i + 1))]);
+  check_count(2 * double(n) * double(links));
   std::vector<std::int32_t> ends;  // each neuron as often as it has links
   ends.reserve(at(2 * n * links));
   EdgeList edges;

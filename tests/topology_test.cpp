@@ -165,6 +165,20 @@ TEST_CASE("topologies: full and layered ones are exactly what they say") {
                  "layers add up to 8 neurons, but there are 7"));
 }
 
+TEST_CASE("topologies: too many edges are refused before they are made") {
+  for (const char* name : {"full", "stochastic_block", "erdos_renyi"}) {
+    CAPTURE(name);
+    CHECK(contains(error_of([&] {
+                     make(name, {{"density", 0.5}, {"inside", 1}, {"between", 1}}, of(300, 200'000, 0));
+                   }),
+                   "take fewer neurons"));
+  }
+  CHECK(contains(error_of([&] {
+                   make("barabasi_albert", {{"links", 100'000}}, of(300, 200'000, 0));
+                 }),
+                 "take fewer neurons"));
+}
+
 TEST_CASE("topologies: random ones have the densities and degrees that they are to have") {
   check_density(make("erdos_renyi", {{"density", 0.07}}, of(100, 150, 50)), 0.07, [](auto, auto) { return true; });
   check_density(make("erdos_renyi", {{"degree", 12}}, of(100, 190, 10)), 12.0 / 299, [](auto, auto) { return true; });
