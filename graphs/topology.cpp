@@ -206,11 +206,10 @@ Pattern stochastic_block(Settings& settings, const Wanted& wanted) {
 
 Pattern assembly(Settings& settings, const Wanted& wanted) {
   const Parts& parts = wanted.parts;
-  const std::int64_t count =
-      whole(settings, "regions", std::min<double>(4, double(parts.hidden)), 0, double(parts.hidden));
+  const double hidden = double(parts.hidden);
+  const std::int64_t count = whole(settings, "regions", std::min(4.0, hidden), std::min(1.0, hidden), hidden);
   std::vector<std::int64_t> begin = {0};
   divide(parts.inputs, parts.inputs + parts.hidden, count, begin);
-  if (count == 0 && parts.hidden > 0) begin.push_back(parts.inputs);
   if (parts.outputs > 0) begin.push_back(parts.inputs + parts.hidden);
   begin.push_back(parts.total());
   return blocks(wanted, begin, probability(settings, "inside", 1), probability(settings, "between", 0.05));
@@ -221,8 +220,12 @@ Pattern assembly(Settings& settings, const Wanted& wanted) {
 Pattern erdos_renyi(Settings& settings, const Wanted& wanted) {
   const std::int64_t n = wanted.parts.total();
   const std::int64_t others = std::max<std::int64_t>(1, wanted.self_loops ? n : n - 1);
-  const double degree = settings.number("degree", -1);
-  const double p = degree == -1 ? probability(settings, "density", 0.1) : degree / double(others);
+  constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();  // no setting can be that
+  const double degree = settings.number("degree", kUnset);
+  const bool by_degree = !std::isnan(degree);
+  PC_CHECK(!by_degree || std::isnan(settings.number("density", kUnset)), "pc_graph",
+           "write density or degree, not both");
+  const double p = by_degree ? degree / double(others) : probability(settings, "density", 0.1);
   PC_CHECK(p >= 0 && p <= 1, "pc_graph", "degree is the mean number of neurons that one reads, 0 to ", others, ", not ",
            degree);
   return by_rows(wanted, [&](std::int64_t i, Row& row) {

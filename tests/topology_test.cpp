@@ -572,6 +572,9 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
   CHECK(
       contains(wrong("topology: {edges: {file: " + written(folder, "h.csv", "0,9\n") + "}}"), "10 nodes, but inputs"));
   CHECK(count("topology: {edges: {file: " + written(folder, "i.csv", "0,3\n3,7\n") + "}}") == 2);  // the last has none
+  CHECK(contains(wrong("topology: {erdos_renyi: {degree: -1}}"), "mean number of neurons that one reads, 0 to 8"));
+  CHECK(contains(wrong("topology: {erdos_renyi: {density: 0.1, degree: 5}}"), "density or degree, not both"));
+  CHECK(contains(wrong("topology: {assembly: {regions: 0}}"), "whole number from 1 to 4"));
   CHECK(contains(wrong("topology: {edges: {file: none.csv}}"), "no such file"));
   CHECK(contains(wrong("edges: thin"), "auto, dense or sparse"));
 }
