@@ -150,6 +150,8 @@ std::function<std::vector<std::uint8_t>(const Shape&)> read_mask(const ConfigTre
     fail_at(node.place(), "mask is no_diagonal, lower or {density: 0.1}", did_you_mean(kind, kKinds));
   }
   return [lower = kind == "lower"](const Shape& shape) {
+    PC_CHECK(lower || shape[0] == shape[1], "mask", "no_diagonal is for a square of weights, as from a node to ",
+             "itself, where no entry is to see itself, and not for ", shape.text(), "; take it out");
     std::vector<std::uint8_t> mask;
     for (std::int64_t row = 0; row < shape[0]; ++row) {
       for (std::int64_t col = 0; col < shape[1]; ++col) mask.push_back(lower ? col < row : col != row);

@@ -334,6 +334,8 @@ TEST_CASE("mistakes in a written-out graph name the node or edge, and its place"
   CHECK(has(message(config_with(kNodes + "[{from: [image, image], to: label, op: linear}]}")), "begin the chain with"));
   CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: linear, mask: no_diagnal}]}")),
             "did you mean \"no_diagonal\"?"));
+  CHECK(has(message(config_with(kNodes + "[{from: image, to: label, op: linear, mask: no_diagonal}]}")),
+            "not for [2, 4]; take it out"));
   CHECK(has(message(config_with("graph: {nodes: {a: {shape: [0]}}, edges: []}")), "has the dimension 0"));
   CHECK(has(message(config_with("graph: {nodes: {a: {shape: [1, 1, 1, 1, 1]}}, edges: []}")), "at most 4"));
   CHECK(has(message(config_with("graph: {nodes: {a: {shape: [2], precision: [1, 2, 3]}, b: {shape: [2]}}, edges: "
