@@ -387,7 +387,7 @@ Config read_config(ConfigTree tree) {
     fail_at(data->place(), "data.augment is for images, and a text has none; take it out (augment: ~)");
   }
   const ConfigTree& graph = fields.required_child("graph");
-  config.graph = read_graph(graph, config.seed);
+  config.graph = read_graph(graph, config.seed, config.data.request);
   check_clamped_nodes(config);
   if (const ConfigTree* init = fields.child("init")) config.init = read_init(*init);
   config.relax.schedule = &find_schedule("pc");

@@ -242,8 +242,9 @@ graphs::Description read_written_out(const ConfigTree& node, std::uint64_t seed)
 /// graphs::Settings over one map of the config.
 class ConfigSettings final : public graphs::Settings {
  public:
-  ConfigSettings(const experiments::Choice& choice, const std::string& what, std::uint64_t seed)
-      : fields_(choice, what + '.' + choice.name), seed_(seed) {}
+  ConfigSettings(const experiments::Choice& choice, const std::string& what, std::uint64_t seed,
+                 const DataRequest& data)
+      : fields_(choice, what + '.' + choice.name), seed_(seed), data_(data) {}
 
   std::vector<std::int64_t> integers(std::string_view key) override {
     std::vector<std::int64_t> values;
@@ -276,7 +277,7 @@ class ConfigSettings final : public graphs::Settings {
     const experiments::Choice chosen = node == nullptr
                                            ? experiments::Choice{std::string(fallback), nullptr, fields_.place()}
                                            : read_choice(*node, fields_.name_of(key), known);
-    below_.push_back(std::make_unique<ConfigSettings>(chosen, fields_.name_of(key), seed_));
+    below_.push_back(std::make_unique<ConfigSettings>(chosen, fields_.name_of(key), seed_, data_));
     return {chosen.name, below_.back().get()};
   }
   graphs::EdgeList edge_list(std::string_view key) override {
@@ -284,9 +285,9 @@ class ConfigSettings final : public graphs::Settings {
     std::filesystem::path file;
     read_value(node, fields_.name_of(key), file);
     try {
-      return read_edge_list(file);
+      return read_edge_list(own_file(data_, file));
     } catch (const Error& e) {
-      fail_at(node.place(), fields_.name_of(key), ": ", e.what());
+      fail_at(node.place(), fields_.name_of(key), ": ", bare(e.what()));
     }
   }
   [[nodiscard]] std::uint64_t seed() const override { return seed_; }
@@ -299,12 +300,13 @@ class ConfigSettings final : public graphs::Settings {
  private:
   Fields fields_;
   std::uint64_t seed_;
+  const DataRequest& data_;
   std::vector<std::unique_ptr<ConfigSettings>> below_;
 };
 
 }  // namespace
 
-graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
+graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed, const DataRequest& data) {
   // `unroll` stands beside the network; read_config sees to it.
   const ConfigTree node = whole.is_map() ? without(whole, "unroll") : whole;
   const std::vector<std::string> known = names_in(graphs::all_networks());
@@ -320,7 +322,7 @@ graphs::Description read_graph(const ConfigTree& whole, std::uint64_t seed) {
   }
   const Choice choice = read_choice(node, "graph (or nodes and edges)", known);
   const graphs::Network* network = named(graphs::all_networks(), choice.name, choice.place, "network");
-  ConfigSettings settings(choice, "graph", seed);
+  ConfigSettings settings(choice, "graph", seed, data);
   try {
     graphs::Description graph = network->make(settings);
     settings.done();

@@ -2,10 +2,12 @@
 #pragma once
 
 #include "experiments/config_tree.h"
+#include "experiments/data/dataset.h"
 #include "graphs/graphs.h"
 
 namespace pc::experiments {
 
-graphs::Description read_graph(const ConfigTree& node, std::uint64_t seed);
+/// `data` tells where files of edges may lie.
+graphs::Description read_graph(const ConfigTree& node, std::uint64_t seed, const DataRequest& data = {});
 
 }  // namespace pc::experiments

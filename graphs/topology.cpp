@@ -416,8 +416,8 @@ constexpr Topology kGrid{"grid", "a plane, where edges grow rarer with distance"
                          "peak: 1.0\n"
                          "tile: 1          # number neurons by tiles of so many by so many: faster where sparse\n",
                          grid};
-constexpr Topology kEdges{"edges", "a list in a file: .csv, .mtx (Matrix Market) or .graphml", "file: graph.csv\n",
-                          edges};
+constexpr Topology kEdges{"edges", "a list in a file: .csv, .mtx (Matrix Market) or .graphml",
+                          "file: graph.csv  # from where pc runs, else under PC_DATA_DIR or data.root\n", edges};
 
 }  // namespace
 

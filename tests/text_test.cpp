@@ -124,7 +124,7 @@ TEST_CASE("text: what cannot be used is named") {
     CHECK_FALSE(fs::exists(scratch / "none"));
     return result.err;
   };
-  CHECK(has(run({"data.file=nowhere.txt"}), "there is no file"));
+  CHECK(has(run({"data.file=nowhere.txt"}), "nowhere.txt: no such file in "));
   CHECK(has(run({"task=classify"}), "go together"));
   CHECK(has(run({"task.next_token.input=token"}), "\"token\" is not in the graph"));
   CHECK(has(run({"graph.transformer.entries=26"}), "has 27 classes for each of 8 characters"));

@@ -575,7 +575,13 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
   CHECK(contains(wrong("topology: {erdos_renyi: {degree: -1}}"), "mean number of neurons that one reads, 0 to 8"));
   CHECK(contains(wrong("topology: {erdos_renyi: {density: 0.1, degree: 5}}"), "density or degree, not both"));
   CHECK(contains(wrong("topology: {assembly: {regions: 0}}"), "whole number from 1 to 4"));
-  CHECK(contains(wrong("topology: {edges: {file: none.csv}}"), "no such file"));
+  CHECK(contains(wrong("topology: {edges: {file: none.csv}}"),
+                 "none.csv: no such file in " + fs::current_path().string()));
+  const std::string under =
+      written(folder, "d.yaml",
+              head + "data: {set: glyphs, root: " + (folder / "").string() +
+                  "}\ngraph: {pc_graph: {inputs: 3, hidden: 4, outputs: 2, " + "topology: {edges: {file: g.csv}}}}\n");
+  CHECK(experiments::read_config(under, {}).graph.edges.size() == 3);
   CHECK(contains(wrong("edges: thin"), "auto, dense or sparse"));
 }
 

@@ -41,6 +41,19 @@ std::optional<std::filesystem::path> data_root(const DataRequest& request) {
   return folder;
 }
 
+std::filesystem::path own_file(const DataRequest& request, const std::filesystem::path& file) {
+  std::error_code ignored;
+  if (std::filesystem::exists(file, ignored)) return file;
+  PC_CHECK(file.is_relative(), "data", file.string(), ": no such file");
+  const std::filesystem::path here = std::filesystem::current_path();
+  const std::optional<std::filesystem::path> root = data_root(request);
+  PC_CHECK(root.has_value(), "data", file.string(), ": no such file in ", here.string(),
+           ", and neither PC_DATA_DIR nor data.root says where else to look");
+  PC_CHECK(std::filesystem::exists(*root / file, ignored), "data", file.string(), ": no such file in ", here.string(),
+           ", from where pc runs, nor in ", root->string(), ", the data root (data.root, else PC_DATA_DIR)");
+  return *root / file;
+}
+
 namespace {
 
 // What the rest of the program relies on, whatever source the examples came from.

@@ -48,7 +48,7 @@ struct DataRequest {
   // glyphs: how many to draw
   std::int64_t train = 8000, test = 2000;
 
-  // npy: images [N, ...] and labels [N]. A relative path is looked for here, then under the data root.
+  // npy: images [N, ...] and labels [N]. See own_file.
   std::filesystem::path train_images, train_labels, test_images, test_labels;
 
   std::filesystem::path file;  // text: likewise
@@ -83,6 +83,9 @@ DataSet load_data(const DataRequest& request);
 
 /// data.root if given, else PC_DATA_DIR if set, else nothing.
 std::optional<std::filesystem::path> data_root(const DataRequest& request);
+
+/// A file of the user's, looked for from where the program runs, then under the data root. Throws if it is not there.
+std::filesystem::path own_file(const DataRequest& request, const std::filesystem::path& file);
 
 enum class FileState { missing, ok, differs, unknown };
 std::string_view state_name(FileState state);

@@ -91,10 +91,7 @@ Examples examples_of(NpyArray images, const NpyArray& labels) {
 
 fs::path resolve(const DataRequest& request, const fs::path& file, const char* option) {
   PC_CHECK(!file.empty(), "data", "npy needs data.", option, ", the path of a .npy file");
-  std::error_code ignored;
-  const std::optional<fs::path> root = data_root(request);
-  if (fs::exists(file, ignored) || !root) return file;
-  return *root / file;  // an absolute path stays as it is
+  return own_file(request, file);
 }
 
 DataSet load(const DataRequest& request) {

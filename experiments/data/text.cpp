@@ -32,12 +32,7 @@ Examples part(const Bytes& text, const std::array<std::uint8_t, 256>& number, st
 
 DataSet load(const DataRequest& request) {
   PC_CHECK(!request.file.empty(), "data", "text needs data.file, the path of a text file");
-  std::error_code ignored;
-  const std::optional<fs::path> root = data_root(request);
-  const bool here = fs::exists(request.file, ignored) || !root;
-  const fs::path file = here ? request.file : *root / request.file;
-  PC_CHECK(fs::is_regular_file(file, ignored), "data", "there is no file ", file.string(),
-           "; data.file is looked for from where pc runs, then under data.root or PC_DATA_DIR");
+  const fs::path file = own_file(request, request.file);
   const Bytes text = read_unpacked(file, kMost);
   const auto length = static_cast<std::int64_t>(text.size());
   PC_CHECK(length >= kLeast && length < kMost, "data", file.string(), " has ", length, " characters; a text has ",
