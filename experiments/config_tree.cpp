@@ -348,13 +348,15 @@ ConfigTree overlaid_at(const std::string& path, const ConfigTree& parent, const 
       merged.push_back(old);
     } else if (!over->value.is_null()) {
       const std::string inner = dotted(path, old.key);
-      merged.push_back({old.key, over->key_place, overlaid_at(inner, old.value, over->value, is_choice)});
+      const bool within = over->key_place.line == 0 && old.value.is_map() && over->value.is_map();
+      merged.push_back(
+          {old.key, within ? old.key_place : over->key_place, overlaid_at(inner, old.value, over->value, is_choice)});
     }
   }
   for (const Entry& e : child.entries()) {
     if (!parent.entry(e.key)) merged.push_back(e);
   }
-  // An override touches one key: what is missing beside it is still best looked for in the file.
+  // An override touches one key: its sections, and what is missing beside it, are still best looked for in the file.
   return ConfigTree::map_of(std::move(merged), child.place().line > 0 ? child.place() : parent.place());
 }
 

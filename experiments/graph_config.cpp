@@ -298,6 +298,11 @@ class ConfigSettings final : public graphs::Settings {
   }
 
  private:
+  [[noreturn]] void refuse(std::string_view key, const std::string& text) override {
+    const ConfigTree* node = fields_.child(key);
+    fail_at(node == nullptr ? fields_.place() : node->place(), fields_.name_of(key), text);
+  }
+
   Fields fields_;
   std::uint64_t seed_;
   const DataRequest& data_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,12 +38,21 @@ class Settings {
   virtual Choice choice(std::string_view key, std::span<const std::string> known, std::string_view fallback) = 0;
   /// What a setting stands for; required. The program reads it from a file.
   virtual EdgeList edge_list(std::string_view key) = 0;
+  /// An error that names `key`, and the place where it is set, unless `fine`.
+  template <class... Parts>
+  void check(bool fine, std::string_view key, const Parts&... parts) {
+    if (fine) return;
+    std::ostringstream text;
+    (text << ... << parts);
+    refuse(key, text.str());
+  }
   /// Of the experiment: a network that draws anything depends on it alone.
   [[nodiscard]] virtual std::uint64_t seed() const = 0;
   /// Where the settings stand, for messages and for the nodes made from them.
   [[nodiscard]] virtual std::string place() const = 0;
 
  protected:
+  [[noreturn]] virtual void refuse(std::string_view key, const std::string& text) = 0;
   Settings() = default;
   Settings(const Settings&) = default;
   Settings& operator=(const Settings&) = default;

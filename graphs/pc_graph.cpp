@@ -36,18 +36,18 @@ Description make(Settings& settings) {
   const auto count = [&](std::string_view key, double fallback) {
     const double value = settings.number(key, fallback);
     constexpr double kMost = 2147483647;
-    PC_CHECK(value >= 0 && value <= kMost && value == std::floor(value), "pc_graph", key,
-             " is a number of neurons, not ", value);
+    settings.check(value >= 0 && value <= kMost && value == std::floor(value), key, " is a number of neurons, not ",
+                   value);
     return static_cast<std::int64_t>(value);
   };
   parts = {count("inputs", 784), count("hidden", 1206), count("outputs", 10)};
-  PC_CHECK(parts.inputs > 0, "pc_graph", "it needs inputs");
+  settings.check(parts.inputs > 0, "inputs", " must be above 0");
   PC_CHECK(parts.total() <= 2147483647, "pc_graph", parts.total(), " neurons are too many: their numbers are int32");
   wanted.self_loops = settings.flag("self_loops", false);
   wanted.sensory_edges = settings.flag("sensory_edges", true);
   const std::string form = settings.text("edges", "auto");
-  PC_CHECK(form == "auto" || form == "dense" || form == "sparse", "pc_graph", "edges is auto, dense or sparse, not \"",
-           form, "\"");
+  settings.check(form == "auto" || form == "dense" || form == "sparse", "edges", " is auto, dense or sparse, not \"",
+                 form, "\"");
   const OpSpec activation = settings.op("activation", "tanh");
   const Attrs attrs = {{"bias", settings.flag("bias", false) ? 1.0 : 0.0}};
   const std::vector<Part> list = {{settings.text("input", "image"), 0, parts.inputs},

@@ -126,14 +126,14 @@ void add_each(Row& row, std::int64_t begin, std::int64_t end, double p, Draws& d
 
 double probability(Settings& settings, std::string_view key, double fallback) {
   const double p = settings.number(key, fallback);
-  PC_CHECK(p >= 0 && p <= 1, "pc_graph", key, " is a probability, not ", p);
+  settings.check(p >= 0 && p <= 1, key, " is a probability, not ", p);
   return p;
 }
 
 std::int64_t whole(Settings& settings, std::string_view key, double fallback, double low, double high) {
   const double value = settings.number(key, fallback);
-  PC_CHECK(value >= low && value <= high && value == std::floor(value), "pc_graph", key,
-           " must be a whole number from ", low, " to ", high, ", not ", value);
+  settings.check(value >= low && value <= high && value == std::floor(value), key, " must be a whole number from ", low,
+                 " to ", high, ", not ", value);
   return static_cast<std::int64_t>(value);
 }
 
@@ -149,8 +149,8 @@ std::vector<std::int64_t> layers_of(Settings& settings, const Parts& parts) {
   if (widths.empty() && parts.hidden > 0) widths = {parts.hidden};
   std::int64_t sum = 0;
   for (const std::int64_t width : widths) sum += width;
-  PC_CHECK(sum == parts.hidden, "pc_graph", "layers add up to ", sum, " neurons, but there are ", parts.hidden,
-           " hidden ones");
+  settings.check(sum == parts.hidden, "layers", " add up to ", sum, " neurons, but there are ", parts.hidden,
+                 " hidden ones");
   std::vector<std::int64_t> begin = {0, parts.inputs};
   for (const std::int64_t width : widths) begin.push_back(begin.back() + width);
   if (parts.outputs > 0) begin.push_back(parts.total());
@@ -223,11 +223,11 @@ Pattern erdos_renyi(Settings& settings, const Wanted& wanted) {
   constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();  // no setting can be that
   const double degree = settings.number("degree", kUnset);
   const bool by_degree = !std::isnan(degree);
-  PC_CHECK(!by_degree || std::isnan(settings.number("density", kUnset)), "pc_graph",
-           "write density or degree, not both");
+  settings.check(!by_degree || std::isnan(settings.number("density", kUnset)), "degree",
+                 " says what density says too: write one of them, not both");
   const double p = by_degree ? degree / double(others) : probability(settings, "density", 0.1);
-  PC_CHECK(p >= 0 && p <= 1, "pc_graph", "degree is the mean number of neurons that one reads, 0 to ", others, ", not ",
-           degree);
+  settings.check(p >= 0 && p <= 1, "degree", " is the mean number of neurons that one reads, 0 to ", others, ", not ",
+                 degree);
   return by_rows(wanted, [&](std::int64_t i, Row& row) {
     Draws draws = draws_of(wanted, i);
     add_each(row, 0, n, p, draws);
@@ -326,8 +326,8 @@ class Plane {
       : width_(whole(settings, "width", std::ceil(std::sqrt(double(n))), 1, double(n))),
         tile_(whole(settings, "tile", 1, 1, double(width_))) {
     height_ = (n + width_ - 1) / width_;
-    PC_CHECK(tile_ == 1 || (width_ % tile_ == 0 && n % (width_ * tile_) == 0), "pc_graph", "tiles of ", tile_, " x ",
-             tile_, " do not fill ", n, " neurons in rows of ", width_);
+    settings.check(tile_ == 1 || (width_ % tile_ == 0 && n % (width_ * tile_) == 0), "tile", ": tiles of ", tile_,
+                   " x ", tile_, " do not fill ", n, " neurons in rows of ", width_);
   }
 
   struct Place {
@@ -353,9 +353,9 @@ Pattern grid(Settings& settings, const Wanted& wanted) {
   const std::int64_t n = wanted.parts.total();
   const Plane plane(settings, n);
   const double sigma = settings.number("sigma", 2), peak = probability(settings, "peak", 1);
-  PC_CHECK(sigma > 0, "pc_graph", "sigma, the reach of an edge, must be above 0, not ", sigma);
+  settings.check(sigma > 0, "sigma", " is the reach of an edge and must be above 0, not ", sigma);
   const double radius = settings.number("radius", 3 * sigma);
-  PC_CHECK(radius >= 0 && radius <= 1e6, "pc_graph", "radius is a distance from 0 up, not ", radius);
+  settings.check(radius >= 0 && radius <= 1e6, "radius", " is a distance from 0 to a million, not ", radius);
   const auto reach = static_cast<std::int64_t>(radius);
   return by_rows(wanted, [&](std::int64_t i, Row& row) {
     Draws draws = draws_of(wanted, i);
@@ -375,8 +375,8 @@ Pattern grid(Settings& settings, const Wanted& wanted) {
 Pattern edges(Settings& settings, const Wanted& wanted) {
   const EdgeList list = settings.edge_list("file");
   const std::int64_t n = wanted.parts.total();
-  PC_CHECK(list.nodes == n || (list.least_nodes && list.nodes < n), "pc_graph", "the file has ", list.nodes,
-           " nodes, but inputs, hidden and outputs add up to ", n);
+  settings.check(list.nodes == n || (list.least_nodes && list.nodes < n), "file", " has ", list.nodes,
+                 " nodes, but inputs, hidden and outputs add up to ", n);
   return by_edges(wanted, list);
 }
 

@@ -264,6 +264,8 @@ TEST_CASE("overrides: places and paths") {
   CHECK(rate.items()[1].place().text() == "--set relax.rate=[1, 2]");
   CHECK(rate.items()[1].path() == "relax.rate[1]");
   CHECK(tree.find("relax")->place().text() == "x.yaml:1:8");
+  CHECK(tree.entry("relax")->key_place.text() == "x.yaml:1:1");  // the section is still the file's
+  CHECK(tree.find("relax")->entry("rate")->key_place.text() == "--set relax.rate=[1, 2]");
   set_override(tree, "relax.stpes=3");
   int steps = 0;
   std::vector<double> rates;

@@ -35,6 +35,9 @@ class TestSettings final : public graphs::Settings {
   graphs::EdgeList edge_list(std::string_view) override { return {}; }
   [[nodiscard]] std::uint64_t seed() const override { return 0; }
   [[nodiscard]] std::string place() const override { return "test"; }
+
+ private:
+  [[noreturn]] void refuse(std::string_view key, const std::string& text) override { fail("test", key, text); }
 };
 
 graphs::Description make(std::string_view name, TestSettings settings) {

@@ -49,6 +49,9 @@ class Given final : public graphs::Settings {
   graphs::EdgeList edge_list(std::string_view) override { return list; }
   [[nodiscard]] std::uint64_t seed() const override { return number_of_seed; }
   [[nodiscard]] std::string place() const override { return {}; }
+
+ private:
+  [[noreturn]] void refuse(std::string_view key, const std::string& text) override { fail("test", key, text); }
 };
 
 using Numbers1 = std::map<std::string, double, std::less<>>;
@@ -573,7 +576,7 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
       contains(wrong("topology: {edges: {file: " + written(folder, "h.csv", "0,9\n") + "}}"), "10 nodes, but inputs"));
   CHECK(count("topology: {edges: {file: " + written(folder, "i.csv", "0,3\n3,7\n") + "}}") == 2);  // the last has none
   CHECK(contains(wrong("topology: {erdos_renyi: {degree: -1}}"), "mean number of neurons that one reads, 0 to 8"));
-  CHECK(contains(wrong("topology: {erdos_renyi: {density: 0.1, degree: 5}}"), "density or degree, not both"));
+  CHECK(contains(wrong("topology: {erdos_renyi: {density: 0.1, degree: 5}}"), "one of them, not both"));
   CHECK(contains(wrong("topology: {assembly: {regions: 0}}"), "whole number from 1 to 4"));
   CHECK(contains(wrong("topology: {edges: {file: none.csv}}"),
                  "none.csv: no such file in " + fs::current_path().string()));
@@ -584,5 +587,15 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
   CHECK(experiments::read_config(under, {}).graph.edges.size() == 3);
   CHECK(contains(wrong("edges: thin"), "auto, dense or sparse"));
 }
+
+  // Of several overrides the one that is wrong is named; what is wrong with no key, at the section's own.
+  const std::string grid = "graph.pc_graph.topology={grid: {width: 3, sigma: 0}}", hidden = "graph.pc_graph.hidden=5";
+  const auto set = [&](const std::vector<std::string>& overrides) {
+    return error_of([&] { experiments::read_config(folder / "c.yaml", overrides); });
+  };
+  config_of("topology: full");
+  CHECK(contains(set({grid, hidden}), "--set " + grid + ": graph.pc_graph.topology.grid.sigma is the reach"));
+  CHECK(contains(set({"graph.pc_graph.topology={erdos_renyi: {degree: 0}}", hidden}),
+                 "c.yaml:3:9: graph.pc_graph: the topology has no edges"));
 
 }  // namespace pc::test
