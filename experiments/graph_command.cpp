@@ -35,12 +35,8 @@ std::int64_t weights_of(const Graph& graph, const Edge& edge) {
   return n;
 }
 
-/// Null where the graph is not one of neurons with weights between them.
-Json describe_neurons(const Graph& graph) {
-  constexpr std::int64_t kMost = 400'000'000;  // edges: seconds, and 4 bytes each, three times over
-  const auto neurons = graphs::neurons_of(graph, kMost);
-  if (!neurons) return {};
-  const graphs::NeuronStatistics s = graphs::statistics_of(*neurons);
+Json describe_neurons(const Pattern& neurons) {
+  const graphs::NeuronStatistics s = graphs::statistics_of(neurons);
   const auto degrees = [](const graphs::Degrees& d) {
     return Json{{"min", d.least}, {"mean", d.mean}, {"max", d.most}};
   };
@@ -83,7 +79,14 @@ Json describe(const Config& config, const Graph& graph) {
   out["components"] = strongly_connected_components(graph).size();
   if (!cycle.empty()) out["cycle"] = cycle_text(graph, cycle);
   out["parameters"] = graph.weight_count();
-  if (const Json neurons = describe_neurons(graph); !neurons.is_null()) out["neurons"] = neurons;
+  constexpr std::int64_t kMost = 400'000'000;  // edges: seconds, and 4 bytes each, three times over
+  const std::int64_t between = graphs::neuron_edges(graph).value_or(0);
+  if (between > kMost) {
+    out["neurons_left_out"] =
+        fmt::format("{} edges between neurons; up to {} are looked at one by one", between, kMost);
+  } else if (const auto neurons = graphs::neurons_of(graph)) {
+    out["neurons"] = describe_neurons(*neurons);
+  }
   return out;
 }
 
@@ -111,6 +114,7 @@ void print(const Json& info) {
     fmt::print("\na cycle: {}\n{} strongly connected components\n", info["cycle"].get<std::string>(),
                info["components"].get<std::size_t>());
   }
+  if (info.contains("neurons_left_out")) fmt::print("\n{}\n", info["neurons_left_out"].get<std::string>());
   if (!info.contains("neurons")) return;
   const Json& n = info["neurons"];
   const auto number = [](const Json& of, const char* key) { return of[key].get<std::int64_t>(); };

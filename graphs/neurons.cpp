@@ -72,29 +72,48 @@ Degrees degrees_of(const Pattern& pattern) {
   return degrees;
 }
 
-}  // namespace
+std::int64_t entries_of(const Graph& graph) {
+  std::int64_t sum = 0;
+  for (const Node& node : graph.nodes()) sum += node.shape.count();
+  return sum;
+}
 
-std::optional<Pattern> neurons_of(const Graph& graph, std::int64_t most) {
+/// In their places among all neurons.
+std::optional<std::vector<Block>> blocks_of(const Graph& graph) {
+  if (entries_of(graph) > std::numeric_limits<std::int32_t>::max()) return std::nullopt;
   std::vector<std::int64_t> begin = {0};
   for (const Node& node : graph.nodes()) begin.push_back(begin.back() + node.shape.count());
-  if (begin.back() > std::numeric_limits<std::int32_t>::max()) return std::nullopt;
   std::vector<Block> blocks;
-  std::int64_t count = 0;
   for (const Edge& edge : graph.edges()) {
     auto block = block_of(graph, edge);
     if (!block) return std::nullopt;
-    count += block->count();
-    if (count > most) return std::nullopt;
     block->row = begin[at(graph.prediction(edge.prediction).node)];
     block->col = begin[at(edge.from[0])];
     blocks.push_back(*block);
   }
-  Pattern all{.rows = begin.back(), .cols = begin.back()};
-  all.columns.reserve(at(count));
+  return blocks;
+}
+
+}  // namespace
+
+std::optional<std::int64_t> neuron_edges(const Graph& graph) {
+  const auto blocks = blocks_of(graph);
+  if (!blocks) return std::nullopt;
+  std::int64_t count = 0;
+  for (const Block& block : *blocks) count += block.count();
+  return count;
+}
+
+std::optional<Pattern> neurons_of(const Graph& graph) {
+  const auto blocks = blocks_of(graph);
+  if (!blocks) return std::nullopt;
+  const std::int64_t n = entries_of(graph);
+  Pattern all{.rows = n, .cols = n};
+  all.columns.reserve(at(*neuron_edges(graph)));
   std::vector<std::int32_t> row;
   for (std::int64_t i = 0; i < all.rows; ++i) {
     row.clear();
-    for (const Block& block : blocks) block.read(i, row);
+    for (const Block& block : *blocks) block.read(i, row);
     std::sort(row.begin(), row.end());
     row.erase(std::unique(row.begin(), row.end()), row.end());  // two edges of the graph may lead the same way
     all.columns.insert(all.columns.end(), row.begin(), row.end());

@@ -8,10 +8,12 @@
 
 namespace pc::graphs {
 
-/// All entries of all nodes side by side; row i lists those that the prediction of i reads. Nothing where an edge of
-/// the graph is more than one linear operator beside others that work entry by entry, or where there would be more than
-/// `most` edges.
-std::optional<Pattern> neurons_of(const Graph& graph, std::int64_t most);
+/// How many edges there are between single entries. Nothing where an edge of the graph is more than one linear operator
+/// beside others that work entry by entry.
+std::optional<std::int64_t> neuron_edges(const Graph& graph);
+
+/// All entries of all nodes side by side; row i lists those that the prediction of i reads. Nothing as above.
+std::optional<Pattern> neurons_of(const Graph& graph);
 
 struct Degrees {
   std::int64_t least = 0, most = 0;

@@ -302,6 +302,11 @@ TEST_CASE("pc graph, devices and data list") {
   CHECK(Json::parse(chain.out)["nodes"][0]["level"] == 2);
 
   const bool dot = std::system("dot -V >/dev/null 2>&1") == 0;
+  std::ofstream(scratch / "large.yaml")
+      << "name: t\ntask: {check: {clamp: [a, b]}}\ngraph: {nodes: {a: {shape: [30000]}, "
+      << "b: {shape: [30000]}}, edges: [{from: a, to: b, op: linear}]}\n";
+  CHECK(has(run_program(scratch, {"graph", scratch / "large.yaml"}).out, "900000000 edges between neurons; up to "));
+
   const Result drawn = run_program(scratch, {"graph", cycle, "--svg", scratch / "g.svg"});
   CHECK(drawn.status == (dot ? 0 : 2));
   if (dot) {

@@ -249,7 +249,7 @@ TEST_CASE("neurons: counted one by one") {
                                  {.from = {"b"}, .to = "b", .chain = {op("identity")}},
                                  {.from = {"b"}, .to = "a", .chain = {linear(), op("gelu")}}};
   edges[0].mask = [](const Shape&) { return std::vector<std::uint8_t>{1, 0, 0, 0, 1, 1}; };
-  const auto neurons = graphs::neurons_of(Graph(nodes, edges), 100);
+  const auto neurons = graphs::neurons_of(Graph(nodes, edges));
   REQUIRE(neurons.has_value());
   const Pattern want = pattern_of({0, 0, 1, 1, 1,   //
                                    0, 0, 1, 1, 1,   //
@@ -258,7 +258,7 @@ TEST_CASE("neurons: counted one by one") {
                                    1, 1, 0, 0, 1},  //
                                   5, 5);
   CHECK(*neurons == want);
-  CHECK(!graphs::neurons_of(Graph(nodes, edges), 11).has_value());
+  CHECK(graphs::neuron_edges(Graph(nodes, edges)) == 12);
   const graphs::NeuronStatistics s = graphs::statistics_of(want);
   CHECK(s.neurons == 5);
   CHECK(s.edges == 12);
@@ -273,7 +273,8 @@ TEST_CASE("neurons: counted one by one") {
   CHECK(s.largest == 4);
   CHECK(s.on_cycles == 5);
   edges.push_back({.from = {"a"}, .to = "b", .chain = {op("softmax"), linear()}});
-  CHECK(!graphs::neurons_of(Graph(nodes, edges), 100).has_value());
+  CHECK(!graphs::neuron_edges(Graph(nodes, edges)).has_value());
+  CHECK(!graphs::neurons_of(Graph(nodes, edges)).has_value());
 }
 
 namespace {
@@ -324,7 +325,7 @@ TEST_CASE("pc_graph: full is the written-out graph, and dense and sparse blocks 
   const Parts parts{30, 60, 10};
   const Graph dense = pc_problem("erdos_renyi", "dense", 1, parts, "tanh", {{"density", 0.1}}, true, 1).graph();
   const Graph sparse = pc_problem("erdos_renyi", "sparse", 1, parts, "tanh", {{"density", 0.1}}, true, 1).graph();
-  const auto a = graphs::neurons_of(dense, 100000), b = graphs::neurons_of(sparse, 100000);
+  const auto a = graphs::neurons_of(dense), b = graphs::neurons_of(sparse);
   REQUIRE(a.has_value());
   CHECK(*a == make("erdos_renyi", {{"density", 0.1}}, of(30, 60, 10)));
   CHECK(a == b);
@@ -428,7 +429,7 @@ TEST_CASE("O9: random cyclic pc_graphs settle in conditional means, dense and sp
         for (std::int64_t i = 0; i < rows; ++i) b(row + i) += bias[index(i)];
       }
       for (NodeId v = 0; v < 3; ++v) REQUIRE(graph.node(v).predictions.size() == 1);
-      const auto neurons = graphs::neurons_of(graph, 1000);
+      const auto neurons = graphs::neurons_of(graph);
       REQUIRE(neurons.has_value());
       cyclic += graphs::statistics_of(*neurons).largest > 8 ? 1 : 0;
 
@@ -586,7 +587,6 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
                   "}\ngraph: {pc_graph: {inputs: 3, hidden: 4, outputs: 2, " + "topology: {edges: {file: g.csv}}}}\n");
   CHECK(experiments::read_config(under, {}).graph.edges.size() == 3);
   CHECK(contains(wrong("edges: thin"), "auto, dense or sparse"));
-}
 
   // Of several overrides the one that is wrong is named; what is wrong with no key, at the section's own.
   const std::string grid = "graph.pc_graph.topology={grid: {width: 3, sigma: 0}}", hidden = "graph.pc_graph.hidden=5";
@@ -597,5 +597,6 @@ TEST_CASE("pc_graph in a config: topologies, their settings, and files") {
   CHECK(contains(set({grid, hidden}), "--set " + grid + ": graph.pc_graph.topology.grid.sigma is the reach"));
   CHECK(contains(set({"graph.pc_graph.topology={erdos_renyi: {degree: 0}}", hidden}),
                  "c.yaml:3:9: graph.pc_graph: the topology has no edges"));
+}
 
 }  // namespace pc::test
