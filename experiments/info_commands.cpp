@@ -9,7 +9,7 @@
 #include "experiments/data/bytes.h"
 #include "experiments/data/locate.h"
 #include "experiments/names.h"
-#include "graphs/graphs.h"
+#include "graphs/topology.h"
 #include "kernels/exec.h"
 #include "pc/energy.h"
 #include "pc/op.h"
@@ -127,12 +127,14 @@ Listed listed(const Op& op) {
 std::vector<Listed> everything_listed() {
   std::vector<Listed> all;
   for (const Op* op : all_ops()) all.push_back(listed(*op));
-  for (const graphs::Network* network : graphs::all_networks()) {
-    Listed part{.kind = "network", .name = network->name, .about = network->about, .settings = {}, .json = {}};
-    std::istringstream lines{std::string(network->keys)};
+  const auto list = [&](std::string_view kind, const auto& named) {
+    Listed part{.kind = kind, .name = named.name, .about = named.about, .settings = {}, .json = {}};
+    std::istringstream lines{std::string(named.keys)};
     for (std::string line; std::getline(lines, line);) part.settings += "  " + line + "\n";
     all.push_back(std::move(part));
-  }
+  };
+  for (const graphs::Network* network : graphs::all_networks()) list("network", *network);
+  for (const graphs::Topology* topology : graphs::all_topologies()) list("topology", *topology);
   for (const Energy* energy : all_energies()) all.push_back({"energy", energy->name, energy->about, {}, {}});
   for (const Schedule& schedule : all_schedules()) all.push_back({"schedule", schedule.name, schedule.about, {}, {}});
   return all;
@@ -146,7 +148,7 @@ int list_command(const std::string& name, const Common& common) {
     std::vector<std::string> known;
     for (const Listed& part : parts) known.emplace_back(part.name);
     std::erase_if(parts, [&](const Listed& part) { return part.name != name; });
-    PC_CHECK(!parts.empty(), "list", "there is no operator, network, energy or schedule \"", name, "\"",
+    PC_CHECK(!parts.empty(), "list", "there is no operator, network, topology, energy or schedule \"", name, "\"",
              did_you_mean(name, known));
   }
   if (common.json) {
@@ -154,7 +156,7 @@ int list_command(const std::string& name, const Common& common) {
     for (const Listed& part : parts) {
       out.push_back({{"kind", part.kind}, {"name", part.name}, {"about", part.about}});
       if (part.kind == "operator") out.back()["settings"] = part.json;
-      if (part.kind == "network") out.back()["settings"] = part.settings;
+      if (part.kind == "network" || part.kind == "topology") out.back()["settings"] = part.settings;
     }
     fmt::print("{}\n", out.dump());
     return 0;

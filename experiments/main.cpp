@@ -258,7 +258,8 @@ int main(int argc, char** argv) {
   bench->callback([&] { action = [&] { return bench_command(bench_options, common); }; });
 
   std::string name;
-  CLI::App* list_parts = app.add_subcommand("list", "Operators, networks, energies and schedules, and their settings");
+  CLI::App* list_parts =
+      app.add_subcommand("list", "Operators, networks, topologies, energies and schedules, and their settings");
   list_parts->add_option("NAME", name, "One of them: what can be set, and what it is if it is not");
   add_common(*list_parts, common);
   list_parts->callback([&] { action = [&] { return list_command(name, common); }; });

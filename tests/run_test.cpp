@@ -301,7 +301,6 @@ TEST_CASE("pc graph, devices and data list") {
   const Result chain = run_program(scratch, {"graph", write_config(scratch), "--json"});
   CHECK(Json::parse(chain.out)["nodes"][0]["level"] == 2);
 
-  const bool dot = std::system("dot -V >/dev/null 2>&1") == 0;
   std::ofstream(scratch / "large.yaml")
       << "name: t\ntask: {check: {clamp: [a, b]}}\ngraph: {nodes: {a: {shape: [30000]}, "
       << "b: {shape: [30000]}}, edges: [{from: a, to: b, op: linear}]}\n";
