@@ -53,6 +53,7 @@ DataConfig read_data(const ConfigTree& node, std::uint64_t seed) {
     read_value(*part, fields.name_of("validation"), amount);
     if (amount < 0)
       fail_at(part->place(), "data.validation is a part of the training set, as 0.1, or a number of examples");
+    data.validation_place = part->place();
     data.validation_part = amount < 1 ? amount : 0;
     if (amount >= 1) read_value(*part, fields.name_of("validation"), data.validation);
   }

@@ -29,6 +29,7 @@ struct DataConfig {
   std::int64_t batch = 128;
   std::int64_t validation = 0;  // examples held out of the training part; set from a number or a fraction
   double validation_part = 0.1;
+  Place validation_place;   // for messages
   std::int64_t limit = 0;   // use only so many training examples; 0: all
   std::int64_t repeat = 1;  // an epoch goes so many times over them
   Normalize normalize = Normalize::unit;

@@ -68,8 +68,10 @@ Feed::Feed(const Exec& exec, const DataSet& data, const DataConfig& config, std:
 
   const std::int64_t held =
       config.validation > 0 ? config.validation : std::llround(config.validation_part * double(data.train.count()));
-  PC_CHECK(held < data.train.count(), "data", "validation holds out ", held, " of ", data.train.count(),
-           " training examples; none are left to learn from");
+  if (held >= data.train.count()) {
+    fail_at(config.validation_place, "data.validation holds out ", held, " of ", data.train.count(),
+            " training examples; none are left to learn from");
+  }
   if (!characters_.empty()) {
     take_sequences(train_table, train_labels, test_table, test_labels, held, config);
     return;

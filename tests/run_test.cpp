@@ -236,7 +236,8 @@ TEST_CASE("wrong use ends with status 2 and a message that names the place and t
            std::string("task.classify.") + given},
           "must be probabilities");
   }
-  fails({"run", config, "--out", scratch / "x", "--set", "data.validation=400"}, "none are left");
+  fails({"run", config, "--out", scratch / "x", "--set", "data.validation=400"},
+        "--set data.validation=400: data.validation holds out 400 of 400");
   fails({"eval", scratch / "none"}, "no run folder");
   fails({"data", "verify", "nothing"}, "nothing");
   for (const std::vector<std::string>& options :
@@ -306,6 +307,7 @@ TEST_CASE("pc graph, devices and data list") {
       << "b: {shape: [30000]}}, edges: [{from: a, to: b, op: linear}]}\n";
   CHECK(has(run_program(scratch, {"graph", scratch / "large.yaml"}).out, "900000000 edges between neurons; up to "));
 
+  const bool dot = std::system("dot -V >/dev/null 2>&1") == 0;
   const Result drawn = run_program(scratch, {"graph", cycle, "--svg", scratch / "g.svg"});
   CHECK(drawn.status == (dot ? 0 : 2));
   if (dot) {
@@ -326,6 +328,7 @@ TEST_CASE("pc graph, devices and data list") {
   CHECK(has(run_program(scratch, {"list", "linear"}).out, "bias           true"));
   CHECK(has(run_program(scratch, {"list"}).out, "{to: x, op: constant}"));
   CHECK(has(run_program(scratch, {"list", "decoder"}).out, "a trainable constant predicts the code"));
+  CHECK(has(run_program(scratch, {"list", "watts_strogatz"}).out, "neighbours: 10"));
   const Result none = run_program(scratch, {"list", "conv3d"});
   CHECK(none.status == 2);
   CHECK(has(none.err, "did you mean \"conv2d\"?"));
