@@ -146,8 +146,10 @@ int list_command(const std::string& name, const Common& common) {
   std::vector<Listed> parts = everything_listed();
   if (!name.empty()) {
     std::vector<std::string> known;
-    for (const Listed& part : parts) known.emplace_back(part.name);
-    std::erase_if(parts, [&](const Listed& part) { return part.name != name; });
+    for (const Listed& part : parts) known.insert(known.end(), {std::string(part.name), std::string(part.kind)});
+    std::sort(known.begin(), known.end());
+    known.erase(std::unique(known.begin(), known.end()), known.end());
+    std::erase_if(parts, [&](const Listed& part) { return part.name != name && part.kind != name; });
     PC_CHECK(!parts.empty(), "list", "there is no operator, network, topology, energy or schedule \"", name, "\"",
              did_you_mean(name, known));
   }
@@ -171,7 +173,7 @@ int list_command(const std::string& name, const Common& common) {
     kind = part.kind;
     fmt::print("  {:<22} {}\n", part.name, part.about);
   }
-  if (name.empty()) fmt::print("\npc list NAME shows the settings of one.\n");
+  if (name.empty()) fmt::print("\npc list NAME shows the settings of one, pc list topology those of its kind.\n");
   return 0;
 }
 

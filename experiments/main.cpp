@@ -260,7 +260,8 @@ int main(int argc, char** argv) {
   std::string name;
   CLI::App* list_parts =
       app.add_subcommand("list", "Operators, networks, topologies, energies and schedules, and their settings");
-  list_parts->add_option("NAME", name, "One of them: what can be set, and what it is if it is not");
+  list_parts->add_option("NAME", name,
+                         "One of them, or a kind, as topology: what can be set, and what it is if it is not");
   add_common(*list_parts, common);
   list_parts->callback([&] { action = [&] { return list_command(name, common); }; });
 

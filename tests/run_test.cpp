@@ -329,6 +329,8 @@ TEST_CASE("pc graph, devices and data list") {
   CHECK(has(run_program(scratch, {"list"}).out, "{to: x, op: constant}"));
   CHECK(has(run_program(scratch, {"list", "decoder"}).out, "a trainable constant predicts the code"));
   CHECK(has(run_program(scratch, {"list", "watts_strogatz"}).out, "neighbours: 10"));
+  CHECK(has(run_program(scratch, {"list", "topology"}).out, "links: 5"));
+  CHECK(has(run_program(scratch, {"list", "topologies"}).err, "did you mean \"topology\"?"));
   const Result none = run_program(scratch, {"list", "conv3d"});
   CHECK(none.status == 2);
   CHECK(has(none.err, "did you mean \"conv2d\"?"));
