@@ -1,4 +1,9 @@
 # Decides whether the CUDA twins are built: PC_WITH_CUDA is the answer.
+foreach(option PC_CUDA PC_CUDNN)
+  if(NOT "${${option}}" MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "${option}=${${option}} should be AUTO (where it is found), ON or OFF.")
+  endif()
+endforeach()
 set(PC_WITH_CUDA OFF)
 if(NOT PC_CUDA STREQUAL "OFF")
   include(CheckLanguage)

@@ -386,7 +386,7 @@ PlanSpec Check::plan_spec(const Subject& subject, const Form& form, const Graph&
   spec.relax = form.relax;
   spec.clamps = clamps_of(graph, clamped_);
   choose_plan(config_, spec);
-  spec.operands = DType::f32;  // exactness is what is asked here; gemm_errors() asks for the rest
+  spec.operands = DType::f32;  // exactness is what is asked here; gemm_error() asks for the rest
   if (spec.regime != Regime::library) spec.regime = Regime::automatic;  // most schedules have no choice
   spec.energies = false;
   check_schedule(*spec.schedule, spec.settings, spec.relax, graph, spec.clamps);

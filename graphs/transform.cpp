@@ -162,6 +162,7 @@ class Unrolling {
       spec.name = edge.name + (sweep == sweeps_ ? "" : "@" + std::to_string(sweep));
       spec.mask = nullptr;
     }
+    spec.pattern = pattern_of(edge);
     spec.share = group;
     for (std::size_t source = 0; source < edge.from.size(); ++source) {
       spec.from[source] = name_of(edge.from[source], sweep - 1);
@@ -187,6 +188,13 @@ class Unrolling {
       return [mask](const Shape&) { return mask; };
     }
     return nullptr;
+  }
+
+  /// Of a sparse operator, in place of a mask: every copy has it.
+  [[nodiscard]] static std::shared_ptr<const Pattern> pattern_of(const Edge& edge) {
+    const auto found =
+        std::find_if(edge.chain.begin(), edge.chain.end(), [](const Link& l) { return bool(l.pattern); });
+    return found == edge.chain.end() ? nullptr : found->pattern;
   }
 
   const Description& given_;

@@ -1,9 +1,11 @@
 #include "kernels/program.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -193,15 +195,24 @@ void Program::run(const Exec& exec, int threads, int times) const {
   if (calls_.empty()) return;
   if (exec.device == Device::cuda) return run_on_device(exec, times);
   Barrier barrier;
+  // Whose call has failed, for want of memory, goes on from barrier to barrier, as the others wait there.
+  std::atomic<bool> failed = false;
+  std::exception_ptr failure;
   team().run(threads, [&](Share share) {
     for (int time = 0; time < times; ++time) {
       if (time > 0) barrier.wait(share.count);
       for (std::size_t i = 0; i < calls_.size(); ++i) {
         if (barrier_[i]) barrier.wait(share.count);
-        calls_[i].cpu(share);
+        if (failed.load(std::memory_order_relaxed)) continue;
+        try {
+          calls_[i].cpu(share);
+        } catch (...) {
+          if (!failed.exchange(true)) failure = std::current_exception();
+        }
       }
     }
   });
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace pc

@@ -38,8 +38,6 @@ class Operands {
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link);
   /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is, if it is.
   [[nodiscard]] View teaching(const Link& link, std::size_t param, const View& delta);
-  /// Whether operands have 16 bits, and so are copies.
-  [[nodiscard]] bool copies() const { return type_ == DType::f16 || type_ == DType::bf16; }
   /// The power of two that they are multiplied by.
   [[nodiscard]] int exponent(Magnitude magnitude) const;
   /// For a kernel that writes `of` and may write the operand too; empty where there is none.
@@ -48,7 +46,7 @@ class Operands {
   [[nodiscard]] kernels::Narrowed instead_of(const View& of, Magnitude magnitude);
   /// Whether they lose digits.
   [[nodiscard]] bool lossy() const { return type_ != DType::f32; }
-  /// Whether operands are other memory than what they are made from.
+  /// Whether operands have 16 bits, and so are other memory than what they are made from.
   [[nodiscard]] bool narrower() const { return type_ == DType::f16 || type_ == DType::bf16; }
 
  private:

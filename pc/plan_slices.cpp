@@ -111,7 +111,7 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
     for (int link = 0; link <= last_link(e); ++link) {
       const std::vector<View> weights = network_.link_weights(e, link);
       if (weights.empty()) continue;
-      small->w = operands_.copies() ? network_.operand(weights[0], spec_.operands, 0) : weights[0];
+      small->w = operands_.narrower() ? network_.operand(weights[0], spec_.operands, 0) : weights[0];
     }
     if (small->after != scalar::Activation::identity) {
       small->z = network_.link_buffer("z", e, last_link(e) - 1, spec_.batch);

@@ -260,4 +260,29 @@ TEST_CASE("every kernel: a thread stays within the rows that the call declares, 
   }
 }
 
+TEST_CASE("program: what a call throws, on any thread, comes out when all have stopped, and the next run is whole") {
+  Host x = Host::random({kBatch, kIn}, 1), y{{kBatch, kIn}};
+  for (const int thrower : {0, 1, 2}) {
+    CAPTURE(thrower);
+    bool throws = true;
+    Program program;
+    Exec exec;
+    exec.recorder = &program;
+    kernels::copy(exec, {.in = x.view(), .out = y.view()});
+    Call bad{.kernel = "bad", .cpu = [&](Share share) {
+               if (throws && share.index == thrower) throw std::bad_alloc();
+             }};
+    Touches touches;
+    touches.write_all(y.view());  // so that all wait before it, and after it
+    bad.touches = std::move(touches).take();
+    program.record(bad);
+    kernels::copy(exec, {.in = x.view(), .out = y.view()});
+    CHECK_THROWS_AS(program.run({}, 3), std::bad_alloc);
+    throws = false;
+    std::fill(y.values.begin(), y.values.end(), NAN);
+    program.run({}, 3);
+    CHECK(y.values == x.values);
+  }
+}
+
 }  // namespace

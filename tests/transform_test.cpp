@@ -307,6 +307,29 @@ TEST_CASE("unroll: parameters that were shared, masked or priors before") {
   CHECK(kept.node(kept.prediction(kept.edge(4).prediction).node).name == "h");
 }
 
+TEST_CASE("unroll: a sparse operator keeps its pattern in every copy") {
+  Description before = settling();
+  before.edges[1].chain = {op("sparse_linear", {{"bias", 0}})};
+  before.edges[1].mask = [](const Shape& shape) {
+    std::vector<std::uint8_t> mask(index(shape.count()), 0);
+    for (std::size_t i = 0; i < mask.size(); i += 3) mask[i] = 1;
+    return mask;
+  };
+  const Graph old(before.nodes, before.edges);
+  const Description after = graphs::unroll(before, 3, {"x"});
+  const Graph graph(after.nodes, after.edges);
+  check_same_params(old, graph);
+  const auto pattern = old.edge(1).chain[0].pattern;
+  REQUIRE(pattern != nullptr);
+  int copies = 0;
+  for (const Edge& edge : graph.edges()) {
+    if (edge.chain[0].pattern == nullptr) continue;
+    CHECK(*edge.chain[0].pattern == *pattern);
+    ++copies;
+  }
+  CHECK(copies == 3);
+}
+
 TEST_CASE("unroll: what cannot be unrolled") {
   CHECK(
       contains(error_of([] { graphs::unroll(settling(), 0, {"x"}); }), "[unroll] it takes at least one sweep, not 0"));
