@@ -242,14 +242,6 @@ int linear_depth(const Graph& graph) {
   return *std::max_element(depth.begin(), depth.end());
 }
 
-double fan_in(const Graph& graph, const Link& link) {
-  const Param& weight = graph.param(link.params[0]);
-  if (link.pattern) return std::max(1.0, double(link.pattern->count()) / double(link.pattern->rows));
-  if (weight.mask.empty()) return double(weight.spec.fan_in);
-  const auto kept = std::count_if(weight.mask.begin(), weight.mask.end(), [](auto m) { return m != 0; });
-  return std::max(1.0, double(weight.spec.fan_in) * double(kept) / double(weight.mask.size()));
-}
-
 }  // namespace
 
 Description mupc(const Description& description) {
@@ -279,7 +271,7 @@ Description mupc(const Description& description) {
       if (!is_linear(link)) continue;
       ++number;
       const bool first = input && number == 1, last = number == count;
-      const double n = fan_in(graph, link);
+      const double n = fans_of(graph.param(link.params[0]), link.pattern.get()).in;
       double gain = 1 / std::sqrt(n);
       if (last) gain /= std::sqrt(summands);
       if (last && !first && output) gain /= std::sqrt(n);

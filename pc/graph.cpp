@@ -75,6 +75,20 @@ std::shared_ptr<const Pattern> pattern_for(const EdgeSpec& spec, const Shape& sh
 
 }  // namespace
 
+Fans fans_of(const Param& param, const Pattern* pattern) {
+  if (pattern != nullptr) {
+    const auto mean = [&](std::int64_t ends) { return std::max(1.0, double(pattern->count()) / double(ends)); };
+    return {mean(pattern->rows), mean(pattern->cols)};
+  }
+  const ParamSpec& spec = param.spec;
+  if (param.mask.empty()) return {double(spec.fan_in), double(spec.fan_out)};
+  const auto kept = std::count_if(param.mask.begin(), param.mask.end(), [](auto m) { return m != 0; });
+  const auto left = [&](std::int64_t fan) {
+    return std::max(1.0, double(fan) * double(kept) / double(param.mask.size()));
+  };
+  return {left(spec.fan_in), left(spec.fan_out)};
+}
+
 Graph::Graph(const std::vector<NodeSpec>& nodes, const std::vector<EdgeSpec>& edges) {
   if (nodes.empty()) fail("graph", "it has no nodes");
   for (const NodeSpec& spec : nodes) add_node(spec);

@@ -103,6 +103,13 @@ struct Param {
   int uses = 0;                    // links that share it
 };
 
+struct Fans {
+  double in, out;
+};
+/// How many inputs an output of these weights has in the mean, and outputs an input: those that a mask, or a sparse
+/// operator's pattern (null: it has none), leaves; at least 1.
+Fans fans_of(const Param& param, const Pattern* pattern);
+
 class Graph {
  public:
   /// Infers and checks every shape. Errors name the node or edge, with its place where it has one.

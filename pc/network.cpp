@@ -15,24 +15,13 @@ std::int64_t padded(std::int64_t cols) {
   return (cols + kAligned - 1) / kAligned * kAligned;
 }
 
-/// Inputs that an output really has: masks thin them out.
-double effective_fan(std::int64_t fan, const Param& param) {
-  if (param.mask.empty()) return double(fan);
-  const auto kept = std::count_if(param.mask.begin(), param.mask.end(), [](auto m) { return m != 0; });
-  return std::max(1.0, double(fan) * double(kept) / double(param.mask.size()));
-}
-
 struct Draw {
   kernels::Distribution distribution;
   double a, b;
 };
 
 Draw draw_for(const Param& param, const Pattern* pattern, WeightInit init) {
-  const auto fan = [&](std::int64_t all, std::int64_t Pattern::*ends) {
-    if (pattern == nullptr) return effective_fan(all, param);
-    return std::max(1.0, double(pattern->count()) / double(pattern->*ends));
-  };
-  const double in = fan(param.spec.fan_in, &Pattern::rows), out = fan(param.spec.fan_out, &Pattern::cols);
+  const auto [in, out] = fans_of(param, pattern);
   const bool bias = param.spec.role == ParamRole::bias;
   const auto uniform = [&](double limit) {
     return Draw{kernels::Distribution::uniform, -limit * init.scale, limit * init.scale};
