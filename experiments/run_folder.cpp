@@ -24,6 +24,16 @@ namespace {
 constexpr const char* kConfig = "config.yaml";
 constexpr const char* kMetrics = "metrics.jsonl";
 
+/// What a run writes, the config last: by it a folder is known to hold a run.
+constexpr const char* kFiles[] = {"checkpoint.h5", "best.h5", "run.h5", "result.json", "log.txt", kMetrics, kConfig};
+
+/// Whether it is what a killed run was writing when it died. Whatever else is in the folder is somebody else's.
+bool left_over(const std::string& name) {
+  return std::any_of(std::begin(kFiles), std::end(kFiles), [&](const std::string& file) {
+    return name == file + ".tmp" || name.starts_with(file + ".tmp-");
+  });
+}
+
 [[noreturn]] void fail_to_write(const fs::path& path, int error) {
   fail("run", "cannot write ", path.string(), ": ", std::strerror(error),
        "; choose another folder with --out, or mend its permissions");
@@ -190,13 +200,10 @@ void RunFolder::begin(const Config& config) {
   if (error) fail_to_write(path_, error.value());
   lock_ = std::make_shared<Lock>(path_ / "lock");
   if (start_ == Start::force) {
-    for (const char* name : {"checkpoint.h5", "best.h5", "run.h5", "result.json", "log.txt"}) {
-      fs::remove(path_ / name, error);
-    }
+    for (const char* name : kFiles) fs::remove(path_ / name, error);
   }
-  // What a killed run was writing when it died.
   for (const auto& entry : fs::directory_iterator(path_, error)) {
-    if (entry.path().filename().string().find(".tmp") != std::string::npos) fs::remove(entry.path(), error);
+    if (left_over(entry.path().filename().string())) fs::remove(entry.path(), error);
   }
   write_whole(path_ / kConfig, to_yaml(config.tree));
   if (!resumes_) keep_metrics(0);

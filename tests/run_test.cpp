@@ -108,6 +108,22 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
   }
 }
 
+TEST_CASE("a run removes what a killed one was writing, and no file of somebody else") {
+  const Scratch scratch;
+  const fs::path run = scratch / "run";
+  fs::create_directory(run);
+  const std::vector<std::string> others = {"page.tmpl", "notes.tmp.txt", "notes.tmp", "notes.tmp-12"};
+  for (const std::string& name : others) std::ofstream(run / name) << "mine";
+  const fs::path left = run / "checkpoint.h5.tmp-4711";
+  std::ofstream(left) << "half";
+  run_json(scratch, {write_config(scratch), "--out", run, "--set", "learn.epochs=0"});
+  CHECK(!fs::exists(left));
+  for (const std::string& name : others) {
+    CAPTURE(name);
+    CHECK(read(run / name) == "mine");
+  }
+}
+
 TEST_CASE("a run killed in the middle of an epoch goes on with the same bits") {
   const Scratch scratch;
   const fs::path config = write_config(scratch, "save: {every_batches: 2}\n");
