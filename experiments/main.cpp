@@ -181,7 +181,9 @@ void add_query(CLI::App& command, QueryOptions& options) {
   command.add_option("--temperature", options.temperature, "Above 0: Langevin dynamics")->check(at_least(0));
   command.add_option("--schedule", options.schedule, "pc, or epc (errors as variables; graphs without cycles)");
   command.add_option("--seed", options.seed, "Of noise, random parts and random starts")->check(at_least(0));
-  command.add_option("--out", options.out, "Beginning of the files' names, or a folder and / (RUN/)")
+  command
+      .add_option("--out", options.out,
+                  "Beginning of the files' names, or a folder and / (RUN/); only earlier answers are replaced")
       ->type_name("PATH");
 }
 

@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kColumns = 20;  // of a grid
+constexpr const char* kFormat = "pc-query";
 
 /// What says how a run learns and is measured, and nothing about how it answers.
 constexpr const char* kUnheeded[] = {"learn.epochs", "learn.optimizer", "learn.rate",   "learn.clip_norm",
@@ -34,9 +35,29 @@ void draw(const fs::path& file, const Query& query, const QueryResult& result) {
   write_png(file, grid(rows, rows[0][0].width <= kSmall ? 2 : 1));
 }
 
+bool is_answer(const fs::path& arrays) {
+  try {
+    return H5Reader(arrays).attribute_text("format") == kFormat;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+/// What is there is replaced only where an earlier question has written it: arrays, and the picture beside them.
+void check_files(const fs::path& arrays, const fs::path& picture) {
+  PC_CHECK(!is_run_file(arrays), "query", arrays.string(), " is a file of the run itself; choose another name with ",
+           "--out");
+  if (is_answer(arrays)) return;
+  for (const fs::path& file : {arrays, picture}) {
+    std::error_code ignored;
+    PC_CHECK(!fs::exists(file, ignored), "query", file.string(), " is there, and is no answer to an earlier question; ",
+             "choose another name with --out, or move it away");
+  }
+}
+
 void write_h5(const fs::path& path, const QueryResult& result, const std::string& command) {
   H5Writer file(path);
-  file.attribute("format", "pc-query");
+  file.attribute("format", kFormat);
   file.attribute("task", result.task);
   file.write_text("about", command, "what was asked");
   for (const QueryMeasure& m : result.measured) file.write_scalar("measured/" + m.name, m.value, "in units of 0..1");
@@ -96,6 +117,8 @@ int query_command(const QueryOptions& options, const Common& common) {
   const fs::path from = trained_weights(options.run, config.learn.select_best);
   const fs::path folder = options.out.empty() ? options.run : options.out;
   const fs::path stem = options.out.has_filename() ? options.out : folder / ("query-" + options.task);
+  const fs::path arrays = stem.string() + ".h5", picture = stem.string() + ".png";
+  check_files(arrays, picture);
   const ExecContext where(config.device);
   Query query(config, options, from, where);
   const QueryResult result = query.run();
@@ -103,7 +126,6 @@ int query_command(const QueryOptions& options, const Common& common) {
   Json out = as_json(result);
   out["run"] = options.run.string();
   out["checkpoint"] = from.string();
-  const fs::path arrays = stem.string() + ".h5", picture = stem.string() + ".png";
   write_h5(arrays, result, result.about);
   out["arrays"] = arrays.string();
   if (query.draws() && !result.strips.empty()) {

@@ -125,6 +125,12 @@ Config asked_config(const fs::path& run, const std::vector<std::string>& overrid
   return read_config(std::move(tree));
 }
 
+bool is_run_file(const fs::path& file) {
+  std::error_code ignored;
+  return std::count(std::begin(kFiles), std::end(kFiles), file.filename().string()) > 0 &&
+         fs::exists(file.parent_path() / kConfig, ignored);
+}
+
 fs::path trained_weights(const fs::path& run, bool best) {
   const fs::path chosen = run / "best.h5", last = run / "checkpoint.h5";
   const fs::path from = best && fs::exists(chosen) ? chosen : last;

@@ -58,6 +58,10 @@ class RunFolder {
 Config asked_config(const std::filesystem::path& run, const std::vector<std::string>& overrides, const char* who,
                     std::span<const char* const> unheeded = {});
 
+/// Whether a run keeps, or would keep, something of its own in this file: it lies in a run's folder and has such a
+/// name.
+bool is_run_file(const std::filesystem::path& file);
+
 /// The weights that a run is judged by: those that validation chose, or, where there are none or `best` is false, the
 /// last ones.
 std::filesystem::path trained_weights(const std::filesystem::path& run, bool best);

@@ -539,6 +539,24 @@ TEST_CASE("pc query: one trained graph is asked everything") {
         scratch, {"query", run, "generate", "--count", "3", "--steps", "1", "--out", (scratch / "").string()});
     CHECK(has(result.out, (scratch / "query-generate.png").string() + "  (rows: answer x 3, class means)"));
   }
+  {  // nothing is replaced but earlier answers: no file of a run, also one that is not there yet, and nobody's own
+    const auto refused = [&](const fs::path& out, const std::string& part) {
+      const Result result = run_program(scratch, {"query", run, "--clamp", "label=class:3", "--out", out});
+      CHECK(result.status == 2);
+      CHECK(has(result.err, part));
+    };
+    const std::string best = read(run / "best.h5");
+    refused(run / "best", "best.h5 is a file of the run itself; choose another name with --out");
+    CHECK(read(run / "best.h5") == best);
+    fs::remove(run / "run.h5");
+    refused(run / "run", "run.h5 is a file of the run itself");
+    fs::copy_file(run / "best.h5", scratch / "kept.h5");
+    refused(scratch / "kept", "kept.h5 is there, and is no answer to an earlier question");
+    std::ofstream(scratch / "photo.png") << "mine";
+    refused(scratch / "photo", "photo.png is there");
+    CHECK(read(scratch / "photo.png") == "mine");
+    for (int time = 0; time < 2; ++time) query({"--clamp", "label=class:3", "--out", scratch / "mine"});
+  }
   {  // what cannot be answered is said
     const auto fails = [&](std::vector<std::string> arguments, const std::string& part) {
       arguments.insert(arguments.begin(), {"query", run.string()});
