@@ -100,12 +100,13 @@ class Run {
         [&](std::int64_t done) {
           progress_.update(done, note_);
           const bool due = config_.save.every_batches > 0 && done % config_.save.every_batches == 0;
-          if (due || stop_requested) {
+          const bool stop = stop_requested != 0;  // once: a signal may come at any time, and what ends here is saved
+          if (due || stop) {
             at_.batch = done;
             task_.prepare_to_save();
             save();
           }
-          return stop_requested == 0;
+          return !stop;
         },
         finished);
     if (!finished) return false;
@@ -158,9 +159,9 @@ class Run {
                  double(result.examples) / training);
   }
 
+  /// What there is to go on from was saved where the signal was seen, or at the end of the epoch.
   int interrupted() {
     progress_.clear();
-    if (at_.batch == 0) save();
     spdlog::warn("stopped by a signal at epoch {}, batch {}; go on with --resume", at_.epoch + 1, at_.batch);
     if (common_.json) {
       Json result;
