@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/commands.h"
+#include "experiments/output.h"
 #include "graphs/neurons.h"
 #include "pc/levels.h"
 

@@ -10,6 +10,7 @@
 
 #include "experiments/classify.h"
 #include "experiments/commands.h"
+#include "experiments/output.h"
 #include "experiments/progress_line.h"
 #include "pc/checkpoint.h"
 

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/names.h"
+#include "experiments/output.h"
 #include "pc/h5.h"
 
 namespace pc::experiments {
@@ -34,7 +35,7 @@ bool left_over(const std::string& name) {
   });
 }
 
-[[noreturn]] void fail_to_write(const fs::path& path, int error) {
+[[noreturn]] void fail_to_begin(const fs::path& path, int error) {
   fail("run", "cannot write ", path.string(), ": ", std::strerror(error),
        "; choose another folder with --out, or mend its permissions");
 }
@@ -142,7 +143,7 @@ fs::path trained_weights(const fs::path& run, bool best) {
 class RunFolder::Lock {
  public:
   explicit Lock(const fs::path& path) : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-    if (file_ < 0) fail_to_write(path, errno);
+    if (file_ < 0) fail_to_begin(path, errno);
     if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
     ::close(file_);
     fail("run", path.parent_path().string(),
@@ -156,22 +157,6 @@ class RunFolder::Lock {
  private:
   int file_;
 };
-
-void write_whole(const fs::path& path, const std::string& text) {
-  fs::path beside = path;
-  beside += ".tmp";
-  const int file = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) fail_to_write(path, errno);
-  const ssize_t written = ::write(file, text.data(), text.size());
-  const bool whole = written == static_cast<ssize_t>(text.size()) && ::fsync(file) == 0;
-  const int error = errno;
-  ::close(file);
-  if (!whole) {
-    ::unlink(beside.c_str());
-    fail_to_write(path, error);
-  }
-  if (::rename(beside.c_str(), path.c_str()) != 0) fail_to_write(path, errno);
-}
 
 RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
     : path_(std::move(folder)), start_(start), metrics_(std::make_shared<std::vector<Json>>()) {
@@ -203,7 +188,7 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
 void RunFolder::begin(const Config& config) {
   std::error_code error;
   fs::create_directories(path_, error);
-  if (error) fail_to_write(path_, error.value());
+  if (error) fail_to_begin(path_, error.value());
   lock_ = std::make_shared<Lock>(path_ / "lock");
   if (start_ == Start::force) {
     for (const char* name : kFiles) fs::remove(path_ / name, error);
@@ -217,10 +202,7 @@ void RunFolder::begin(const Config& config) {
 
 void RunFolder::add_metrics(Json line) {
   metrics_->push_back(std::move(line));
-  std::ofstream out(path_ / kMetrics, std::ios::app);
-  out << metrics_->back().dump() << '\n';
-  out.flush();
-  if (!out) fail_to_write(path_ / kMetrics, errno);
+  append(path_ / kMetrics, metrics_->back().dump() + "\n");
 }
 
 void RunFolder::keep_metrics(std::size_t n) {

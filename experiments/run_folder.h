@@ -66,7 +66,4 @@ bool is_run_file(const std::filesystem::path& file);
 /// last ones.
 std::filesystem::path trained_weights(const std::filesystem::path& run, bool best);
 
-/// Writes a whole file beside its place and renames it there.
-void write_whole(const std::filesystem::path& path, const std::string& text);
-
 }  // namespace pc::experiments

@@ -2,23 +2,22 @@
 
 #include <doctest/doctest.h>
 #include <stdlib.h>  // mkdtemp
-#include <sys/resource.h>
 
 #include <bit>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <limits>
 #include <random>
 
 #include "kernels/check.h"
+#include "tests/small_disk.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using doctest::Contains;
-using pc::H5Dims, pc::H5Reader, pc::H5Type, pc::H5Writer;
+using pc::H5Dims, pc::H5Reader, pc::H5Type, pc::H5Writer, pc::test::SmallDisk;
 
 struct TempFolder {
   fs::path path;
@@ -104,26 +103,6 @@ template <class Action>
 void fails(Action&& action, const char* says) {
   CHECK_THROWS_WITH_AS(static_cast<void>(action()), Contains(says), pc::Error);
 }
-
-/// Limits the length of files while it lives, as a full disk would.
-class SmallDisk {
- public:
-  explicit SmallDisk(rlim_t bytes) : signal_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~SmallDisk() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, signal_);
-  }
-  SmallDisk(const SmallDisk&) = delete;
-  SmallDisk& operator=(const SmallDisk&) = delete;
-
- private:
-  rlimit before_{};
-  void (*signal_)(int);
-};
 
 }  // namespace
 

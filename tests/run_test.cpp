@@ -7,10 +7,12 @@
 #include <string>
 #include <thread>
 
+#include "experiments/output.h"
 #include "pc/h5.h"
 #include "pc/op.h"
 #include "pc/schedule.h"
 #include "tests/program.h"
+#include "tests/small_disk.h"
 
 using namespace pc::test;
 using Json = nlohmann::json;
@@ -132,6 +134,24 @@ TEST_CASE("a run removes what a killed one was writing, and no file of somebody 
     CAPTURE(name);
     CHECK(read(run / name) == "mine");
   }
+}
+
+TEST_CASE("a text that the disk has no room for: the run has failed, and the old file is whole") {
+  const Scratch scratch;
+  const fs::path path = scratch / "result.json";
+  pc::experiments::write_whole(path, "old");
+  for (const bool whole : {true, false}) {
+    try {
+      const SmallDisk limit(100);
+      (whole ? pc::experiments::write_whole : pc::experiments::append)(path, std::string(1000, 'x'));
+      FAIL("it was written");
+    } catch (const pc::Error& e) {
+      CHECK(e.status() == pc::ExitStatus::failed);
+      CHECK(has(e.what(), "cannot write " + path.string() + ": File too large; is there room left"));
+    }
+    if (whole) CHECK(read(path) == "old");
+  }
+  CHECK(std::distance(fs::directory_iterator(scratch / ""), {}) == 1);
 }
 
 TEST_CASE("a run killed in the middle of an epoch goes on with the same bits") {
