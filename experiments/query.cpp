@@ -234,11 +234,14 @@ graphs::Description asked_graph(const Config& config, const QueryOptions& option
 
 Query::Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
              const ExecContext& where)
+    : Query(config, options, checkpoint, where, load_data(config.data.request)) {}
+
+Query::Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
+             const ExecContext& where, const DataSet& data)
     : config_(config),
       options_(options),
-      feed_(Exec{}, load_data(config.data.request), once(config.data), config.seed, sequence_length(config)),
+      feed_(Exec{}, data, once(config.data), config.seed, sequence_length(config)),
       threads_(thread_count(config)) {
-  const DataSet data = load_data(config.data.request);
   shape_ = data.train.shape;
   if (shape_.size() == 2) shape_.insert(shape_.begin(), 1);
   if (shape_.size() != 3 || (shape_[0] != 1 && shape_[0] != 3)) shape_.clear();

@@ -53,6 +53,9 @@ class Query {
   [[nodiscard]] bool draws() const { return !shape_.empty(); }
 
  private:
+  Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
+        const ExecContext& where, const DataSet& data);
+
   struct Task {
     const char* name;
     QueryResult (Query::*answer)();
