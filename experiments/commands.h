@@ -60,6 +60,7 @@ struct QueryOptions {
   bool with_label = false, baselines = false;
   std::optional<std::uint64_t> seed;
   std::filesystem::path out;  // beginning of the files' names; empty: RUN/query-TASK
+  std::string command;        // all of this as it was written
 };
 
 /// Throws where a file that a command is to write is the config itself, or is there and is not of the kind (by its

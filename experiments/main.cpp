@@ -235,7 +235,10 @@ int main(int argc, char** argv) {
   add_query(*query, query_options);
   add_set(*query, query_options.overrides);
   add_common(*query, common);
-  query->callback([&] { action = [&] { return query_command(query_options, common); }; });
+  query->callback([&] {
+    query_options.command = fmt::format("pc {}", fmt::join(argv + 1, argv + argc, " "));
+    action = [&] { return query_command(query_options, common); };
+  });
 
   std::filesystem::path config, svg;
   CLI::App* graph = app.add_subcommand("graph", "Show nodes, edges, levels, cycles and parameters of a config");

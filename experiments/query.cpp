@@ -660,7 +660,7 @@ QueryResult Query::classify() {
   const Rows images = examples(from, options_.first, count);
   const Settled settled = settle(asked_beside({{image_, images, {}, true}}, label_), label_);
   QueryResult result{.task = "classify", .about = "image clamped, label free"};
-  result.measured = {{"label_accuracy", label_accuracy(labels(from, options_.first, count))}};
+  result.measured = {{"label_accuracy", label_accuracy(labels(from, options_.first, count)), QueryMeasure::kShare}};
   result.strips = {{"image", images}};
   result.values = {{"label", settled.answer}};
   add_settled(result, settled);
@@ -716,7 +716,7 @@ QueryResult Query::generate() {
     distance += ((one - means.row(wanted[i])) * unit_.asDiagonal()).squaredNorm() / double(one.size());
   }
   QueryResult result{.task = "generate", .about = "label clamped, image free; one column a class"};
-  result.measured = {{"nearest_class_mean_is_the_label", double(agree) / double(wanted.size())},
+  result.measured = {{"nearest_class_mean_is_the_label", double(agree) / double(wanted.size()), QueryMeasure::kShare},
                      {"error_from_class_mean", distance / double(wanted.size())}};
   for (std::int64_t i = 0; i < each; ++i)
     result.strips.push_back({"answer", settled.answer.middleRows(i * classes, classes)});
@@ -747,7 +747,8 @@ QueryResult Query::complete() {
   const bool label_given =
       std::any_of(said.begin(), said.end(), [&](const Said& s) { return s.node == label_ && s.clamped; });
   if (label_ >= 0 && !label_given && count <= kChunk) {
-    result.measured.push_back({"label_accuracy", label_accuracy(labels(from, options_.first, count))});
+    result.measured.push_back(
+        {"label_accuracy", label_accuracy(labels(from, options_.first, count)), QueryMeasure::kShare});
   }
   const Rows query = (known.array() != 0).select(originals, shift_.transpose().replicate(count, 1));
   result.strips = {{"original", originals}, {"query", query}, {"answer", settled.answer}};
@@ -820,7 +821,7 @@ QueryResult Query::recall() {
     const Settled settled = settle_best(said, read, truth, repeat);
     const VectorXd error = errors(settled.answer, truth);
     const auto recalled = (error.array() < cue.success).count();
-    result.measured.push_back({cue.name + "/recalled", double(recalled) / double(count)});
+    result.measured.push_back({cue.name + "/recalled", double(recalled) / double(count), QueryMeasure::kShare});
     result.measured.push_back({cue.name + "/error", error.mean()});
     result.measured.push_back({cue.name + "/median_error", [&] {
                                  std::vector<double> sorted(error.data(), error.data() + error.size());
@@ -850,7 +851,8 @@ void Query::recall_baselines(QueryResult& result, const std::string& name, const
   if (cue.known.size() > 0) centred = centred.cwiseProduct(cue.known);  // what is unknown says nothing
   const Rows classical = hopfield_recall(signs, centred, cue.known, kSweeps);
   const auto right = (classical - signs).rowwise().squaredNorm().array() == 0;
-  result.measured.push_back({name + "/hopfield/recalled", double(right.count()) / double(stored.rows())});
+  result.measured.push_back(
+      {name + "/hopfield/recalled", double(right.count()) / double(stored.rows()), QueryMeasure::kShare});
   double best = -1, error = 0, beta = 0;
   for (const double b : {0.01, 0.1, 1.0, 10.0, 100.0, 1000.0}) {
     const Rows answer = modern_hopfield_recall(patterns, queries, cue.known, b, kSweeps);
@@ -858,9 +860,9 @@ void Query::recall_baselines(QueryResult& result, const std::string& name, const
     const double recalled = double((distance.array() < threshold).count()) / double(stored.rows());
     if (recalled > best) best = recalled, error = distance.mean(), beta = b;
   }
-  result.measured.push_back({name + "/modern_hopfield/recalled", best});
+  result.measured.push_back({name + "/modern_hopfield/recalled", best, QueryMeasure::kShare});
   result.measured.push_back({name + "/modern_hopfield/error", error});
-  result.measured.push_back({name + "/modern_hopfield/beta", beta});
+  result.measured.push_back({name + "/modern_hopfield/beta", beta, "inverse temperature, of six the best"});
 }
 
 /// A sequence from its first picture: each answer is what comes before the next.
@@ -886,9 +888,10 @@ QueryResult Query::replay() {
     add_settled(result, settled);
   }
   const double success = options_.threshold.value_or(0.005);
-  const auto add = [&](const std::string& name, const VectorXd& distance) {
-    result.measured.push_back({name + "/recalled", double((distance.array() < success).count()) / double(count)});
-    result.measured.push_back({name + "/error", distance.mean()});
+  const auto add = [&](const std::string& name, const VectorXd& distance, const char* unit = QueryMeasure::kError) {
+    result.measured.push_back(
+        {name + "/recalled", double((distance.array() < success).count()) / double(count), QueryMeasure::kShare});
+    result.measured.push_back({name + "/error", distance.mean(), unit});
   };
   const VectorXd error = errors(replayed, {after, {}});
   add("replay", error);
@@ -911,7 +914,8 @@ QueryResult Query::replay() {
   const Rows signs = sign(patterns), sign_next = sign(follow);
   // Held to the signs that it stores: in their units an error of 1 is a quarter of all wrong.
   add("asymmetric_hopfield",
-      roll(sign_next, sign(start), [&](const Rows& x) { return asymmetric_hopfield_next(signs, sign_next, x); }));
+      roll(sign_next, sign(start), [&](const Rows& x) { return asymmetric_hopfield_next(signs, sign_next, x); }),
+      "mean squared difference of a sign, -1 or 1");
   VectorXd best = VectorXd::Constant(count, INFINITY);
   for (const double beta : {0.1, 1.0, 10.0, 100.0}) {
     const VectorXd one =

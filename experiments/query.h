@@ -26,6 +26,10 @@ struct Strip {
 struct QueryMeasure {
   std::string name;
   double value = 0;
+  const char* about = kError;
+
+  static constexpr const char* kError = "mean squared difference of an entry, in units of 0..1";
+  static constexpr const char* kShare = "share of the samples, 0..1";
 };
 
 struct QueryResult {

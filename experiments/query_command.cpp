@@ -55,12 +55,14 @@ void check_files(const fs::path& arrays, const fs::path& picture) {
   }
 }
 
-void write_h5(const fs::path& path, const QueryResult& result, const std::string& command) {
+void write_h5(const fs::path& path, const QueryResult& result, const QueryOptions& options, const fs::path& weights) {
   H5Writer file(path);
   file.attribute("format", kFormat);
   file.attribute("task", result.task);
-  file.write_text("about", command, "what was asked");
-  for (const QueryMeasure& m : result.measured) file.write_scalar("measured/" + m.name, m.value, "in units of 0..1");
+  file.write_text("about", result.about, "what was given, and what was free");
+  file.write_text("command", options.command, "what was asked, as it was written");
+  file.write_text("checkpoint", weights.string(), "the file of the weights that answered");
+  for (const QueryMeasure& m : result.measured) file.write_scalar("measured/" + m.name, m.value, m.about);
   if (!result.energy.empty()) {
     file.write("steps/energy", result.energy, "per sample, before each step and at the end");
   }
@@ -126,7 +128,7 @@ int query_command(const QueryOptions& options, const Common& common) {
   Json out = as_json(result);
   out["run"] = options.run.string();
   out["checkpoint"] = from.string();
-  write_h5(arrays, result, result.about);
+  write_h5(arrays, result, options, from);
   out["arrays"] = arrays.string();
   if (query.draws() && !result.strips.empty()) {
     draw(picture, query, result);

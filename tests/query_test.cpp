@@ -506,6 +506,12 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     const auto error = file.read<double>("steps/error", {50});
     CHECK(std::abs(error.front() - error.back()) > 1e-4);
     CHECK(error.back() == doctest::Approx(file.read_scalar<double>("measured/error")).epsilon(1e-6));
+    // So are the question and what answered it, and each number says what it is.
+    CHECK(file.read_text("command") == "pc query " + run.string() +
+                                           " complete --with-label --keep top --steps 300 --rate auto --momentum 0.9 "
+                                           "--json");
+    CHECK(file.read_text("checkpoint") == (run / "best.h5").string());
+    CHECK(file.description("measured/error") == "mean squared difference of an entry, in units of 0..1");
   }
   {  // denoise: better than what was shown
     const Json out = query(
@@ -787,6 +793,9 @@ TEST_CASE("pc query: stored pictures and sequences come back") {
     CHECK(measured["half/recalled"].get<double>() >= 0.9);
     CHECK(measured["half/error"].get<double>() < 1e-3);
     CHECK(measured.contains("half/modern_hopfield/recalled"));
+    const H5Reader file(scratch / "r" / "query-recall.h5");
+    CHECK(file.description("measured/half/recalled") == "share of the samples, 0..1");
+    CHECK(file.description("measured/half/modern_hopfield/beta") == "inverse temperature, of six the best");
     // The median of two is their mean.
     const Json two = ask({"recall", "--keep", "half", "--count", "2"});
     CHECK(two["half/median_error"].get<double>() == doctest::Approx(two["half/error"].get<double>()));
