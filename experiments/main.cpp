@@ -215,7 +215,8 @@ int main(int argc, char** argv) {
   CLI::Option* resume = run->add_flag_callback(
       "--resume", [&] { options.start = Start::resume; }, "Go on with the run in that folder, with the same bits");
   run->add_flag_callback(
-         "--force", [&] { options.start = Start::force; }, "Replace the run in that folder")
+         "--force", [&] { options.start = Start::force; },
+         "Replace the run in that folder, and pc query's answers there")
       ->excludes(resume);
   add_common(*run, common);
   run->callback([&] { action = [&] { return run_command(options, common); }; });

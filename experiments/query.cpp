@@ -998,13 +998,17 @@ const Query::Task Query::kTasks[] = {
     {"complete", &Query::complete}, {"denoise", &Query::denoise},   {"recall", &Query::recall},
     {"replay", &Query::replay},     {"sample", &Query::sample},     {"interpolate", &Query::interpolate}};
 
+std::vector<std::string> Query::tasks() {
+  Names names;
+  for (const Task& task : kTasks) names.emplace_back(task.name);
+  return names;
+}
+
 const Query::Task& Query::find_task(const std::string& name) {
-  Names known;
   for (const Task& task : kTasks) {
     if (task.name == name) return task;
-    known.emplace_back(task.name);
   }
-  fail("query", "there is no task \"", name, "\"", did_you_mean(name, known));
+  fail("query", "there is no task \"", name, "\"", did_you_mean(name, tasks()));
 }
 
 void Query::check(const QueryOptions& options, const Config& config) {

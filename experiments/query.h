@@ -50,6 +50,11 @@ class Query {
   /// Throws where there is no such task, it makes no sense for the run, or an option says nothing to it.
   static void check(const QueryOptions& options, const Config& config);
 
+  /// The names of all tasks, and how the files of their answers are called: without ending, unless --out says
+  /// otherwise.
+  static std::vector<std::string> tasks();
+  static std::string stem(const std::string& task) { return "query-" + task; }
+
   QueryResult run();
 
   /// A row of a strip as a picture.

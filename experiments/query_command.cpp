@@ -118,7 +118,7 @@ int query_command(const QueryOptions& options, const Common& common) {
   Query::check(options, config);
   const fs::path from = trained_weights(options.run, config.learn.select_best);
   const fs::path folder = options.out.empty() ? options.run : options.out;
-  const fs::path stem = options.out.has_filename() ? options.out : folder / ("query-" + options.task);
+  const fs::path stem = options.out.has_filename() ? options.out : folder / Query::stem(options.task);
   const fs::path arrays = stem.string() + ".h5", picture = stem.string() + ".png";
   check_files(arrays, picture);
   const ExecContext where(config.device);

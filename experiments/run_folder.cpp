@@ -13,6 +13,7 @@
 
 #include "experiments/names.h"
 #include "experiments/output.h"
+#include "experiments/query.h"
 #include "pc/h5.h"
 
 namespace pc::experiments {
@@ -192,6 +193,9 @@ void RunFolder::begin(const Config& config) {
   lock_ = std::make_shared<Lock>(path_ / "lock");
   if (start_ == Start::force) {
     for (const char* name : kFiles) fs::remove(path_ / name, error);
+    for (const std::string& task : Query::tasks()) {
+      for (const char* ending : {".h5", ".png"}) fs::remove(path_ / (Query::stem(task) + ending), error);
+    }
   }
   for (const auto& entry : fs::directory_iterator(path_, error)) {
     if (left_over(entry.path().filename().string())) fs::remove(entry.path(), error);

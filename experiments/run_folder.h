@@ -14,7 +14,7 @@ namespace pc::experiments {
 
 enum class Start : std::uint8_t {
   fresh,  // the folder must not hold a run yet
-  force,  // what it holds is removed
+  force,  // the run that it holds is removed, with the answers that pc query put there; other files stay
   resume  // go on with what it holds, if it holds something
 };
 

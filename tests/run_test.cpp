@@ -103,7 +103,15 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
     const Result again = run_program(scratch, {"run", config, "--out", run});
     CHECK(again.status == 2);
     CHECK(has(again.err, "already holds a run"));
+    // Answers of the old weights do not stay beside new ones; what is no part of the run does.
+    CHECK(run_program(scratch, {"query", run, "classify"}).status == 0);
+    REQUIRE(fs::exists(run / "query-classify.h5"));
+    REQUIRE(fs::exists(run / "query-classify.png"));
+    std::ofstream(run / "query-notes.png") << "mine";
     CHECK(run_json(scratch, {config, "--out", run, "--force"})["signature"] == result["signature"]);
+    CHECK(!fs::exists(run / "query-classify.h5"));
+    CHECK(!fs::exists(run / "query-classify.png"));
+    CHECK(fs::exists(run / "query-notes.png"));
   }
   SUBCASE("a finished run that is resumed says the same and learns nothing") {
     CHECK(run_json(scratch, {config, "--out", run, "--resume"})["signature"] == result["signature"]);
