@@ -9,6 +9,7 @@
 #include "experiments/check.h"
 #include "experiments/commands.h"
 #include "experiments/names.h"
+#include "experiments/output.h"
 #include "experiments/plot.h"
 #include "experiments/progress_line.h"
 #include "pc/h5.h"

@@ -63,11 +63,6 @@ struct QueryOptions {
   std::string command;        // all of this as it was written
 };
 
-/// Throws where a file that a command is to write is the config itself, or is there and is not of the kind (by its
-/// ending) that it will be: nothing of the user's is overwritten by a slip.
-void check_output(const std::filesystem::path& file, const std::filesystem::path& config,
-                  const std::vector<std::string>& endings);
-
 // Each returns the program's exit status, or throws an Error.
 int run_command(const RunOptions& options, const Common& common);
 int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,

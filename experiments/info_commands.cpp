@@ -1,7 +1,6 @@
 // pc list, pc devices, pc data list, pc data verify: what configs can name, and what there is to run on and with.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -16,16 +15,6 @@
 #include "pc/schedule.h"
 
 namespace pc::experiments {
-
-void check_output(const std::filesystem::path& file, const std::filesystem::path& config,
-                  const std::vector<std::string>& endings) {
-  std::error_code ignored;
-  PC_CHECK(!std::filesystem::equivalent(file, config, ignored), "output", file.string(),
-           " is the config itself; name another file to write");
-  const bool fits = std::find(endings.begin(), endings.end(), file.extension().string()) != endings.end();
-  PC_CHECK(fits || !std::filesystem::exists(file), "output", file.string(),
-           " is there, and by its name it is something else; name a new file, or one that ends in ", joined(endings));
-}
 
 using Json = nlohmann::ordered_json;
 

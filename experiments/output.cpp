@@ -3,10 +3,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string_view>
+#include <system_error>
 
+#include "experiments/names.h"
 #include "kernels/check.h"
 
 namespace pc::experiments {
@@ -44,6 +47,15 @@ int write_and_close(int file, std::string_view text) {
 }
 
 }  // namespace
+
+void check_output(const fs::path& file, const fs::path& config, const std::vector<std::string>& endings) {
+  std::error_code ignored;
+  PC_CHECK(!fs::equivalent(file, config, ignored), "output", file.string(),
+           " is the config itself; name another file to write");
+  const bool fits = std::find(endings.begin(), endings.end(), file.extension().string()) != endings.end();
+  PC_CHECK(fits || !fs::exists(file, ignored), "output", file.string(),
+           " is there, and by its name it is something else; name a new file, or one that ends in ", joined(endings));
+}
 
 void write_whole(const fs::path& path, const std::string& text) {
   fs::path beside = path;

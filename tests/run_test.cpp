@@ -370,6 +370,8 @@ TEST_CASE("pc graph, devices and data list") {
     CHECK(has(drawn.err, "Graphviz"));
   }
 
+  CHECK_NOTHROW(pc::experiments::check_output(scratch / std::string(300, 'x'), cycle, {".svg"}));
+
   const Json parts = Json::parse(run_program(scratch, {"list", "--json"}).out);
   std::map<std::string, int> kinds;
   for (const Json& part : parts) ++kinds[part["kind"]];
