@@ -1,7 +1,6 @@
 // pc graph: what a config's graph looks like, as text and drawn through Graphviz.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cstdio>

@@ -248,13 +248,12 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
   const bool bytes = !data.train.bytes.empty();
   const std::vector<double> scale = feed_.scale(), shift = feed_.shift();
   const std::int64_t run = feed_.size() / std::ssize(scale);
-  scale_.resize(feed_.size());
+  unit_.resize(feed_.size());
   shift_.resize(feed_.size());
   for (std::int64_t i = 0; i < feed_.size(); ++i) {
-    scale_[i] = scale[static_cast<std::size_t>(i / run)];
+    unit_[i] = 1 / (scale[static_cast<std::size_t>(i / run)] * (bytes ? 255.0 : 1.0));
     shift_[i] = shift[static_cast<std::size_t>(i / run)];
   }
-  unit_ = (scale_ * (bytes ? 255.0 : 1.0)).cwiseInverse();
 
   const graphs::Description graph = asked_graph(config, options);
   network_ = std::make_unique<Network>(Graph(graph.nodes, graph.edges), where.exec(), config.dtype, kChunk,

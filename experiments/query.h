@@ -122,7 +122,6 @@ class Query {
   [[nodiscard]] Rows known_part(const std::string& name, std::int64_t count) const;
   [[nodiscard]] Rows noisy(const Rows& rows, double variance) const;
   [[nodiscard]] Eigen::VectorXd errors(const Rows& answer, const Truth& truth) const;
-  [[nodiscard]] NodeId image() const { return image_; }
   [[nodiscard]] NodeId need_label() const;
   [[nodiscard]] NodeId answering() const;
   void need_cause(bool makes = false) const;
@@ -131,8 +130,8 @@ class Query {
   const Config& config_;
   const QueryOptions& options_;
   Feed feed_;
-  std::vector<std::int64_t> shape_;       // of a picture: {channels, height, width}; empty: examples are none
-  Eigen::VectorXd unit_, scale_, shift_;  // by entry: from the network's units to 0..1; of the feed
+  std::vector<std::int64_t> shape_;  // of a picture: {channels, height, width}; empty: examples are none
+  Eigen::VectorXd unit_, shift_;     // by entry: in 0..1 a value of the network is (value - shift) * unit
   std::unique_ptr<Network> network_;
   NodeId image_ = 0, label_ = -1;
   int threads_;

@@ -42,8 +42,6 @@ class RunFolder {
   void write_h5() const;
 
  private:
-  void write_metrics() const;
-
   std::filesystem::path path_;
   class Lock;
   std::shared_ptr<Lock> lock_;  // nobody else works in the folder
