@@ -11,6 +11,7 @@
 #include "experiments/output.h"
 #include "graphs/neurons.h"
 #include "pc/levels.h"
+#include "pc/replacement.h"
 
 namespace pc::experiments {
 namespace {
@@ -163,17 +164,18 @@ void draw(const std::string& dot, const std::filesystem::path& svg) {
            " is a folder; name a file, as in --svg graph.svg");
   PC_CHECK(svg.parent_path().empty() || std::filesystem::is_directory(svg.parent_path()), "graph",
            "there is no folder ", svg.parent_path().string());
-  const std::filesystem::path source = svg.string() + ".dot.tmp", drawn = svg.string() + ".tmp";
-  write_whole(source, dot);
+  Replacement drawn(svg);
+  const Replacement source(svg.string() + ".dot");  // which takes no place: dot reads it
+  write_whole(source.path(), dot);
   const auto shell = [](const std::string& path) {
     std::string out = "'";
     for (const char c : path) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
     return out + "'";
   };
-  const int status = std::system(("dot -Tsvg -o " + shell(drawn.string()) + " " + shell(source.string())).c_str());
-  std::filesystem::remove(source);
+  const int status =
+      std::system(("dot -Tsvg -o " + shell(drawn.path().string()) + " " + shell(source.path().string())).c_str());
   PC_CHECK(status == 0, "graph", "dot could not write ", svg.string());
-  std::filesystem::rename(drawn, svg);
+  drawn.take_place();
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "experiments/names.h"
 #include "kernels/check.h"
+#include "pc/replacement.h"
 
 namespace pc::experiments {
 
@@ -18,20 +19,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-int open_to_write(const fs::path& path, int how) {
+/// Writes all of it and waits until it is on disk. What cannot be kept once the file is open is a failure of the run;
+/// the user's input was fine. `place`: the file that is spoken of.
+void write_all(const fs::path& path, int how, std::string_view text, const fs::path& place) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0644);
-  PC_CHECK(file >= 0, "output", "cannot write ", path.string(), ": ", std::strerror(errno),
+  PC_CHECK(file >= 0, "output", "cannot write ", place.string(), ": ", std::strerror(errno),
            "; its folder must exist and be writable");
-  return file;
-}
-
-/// What cannot be kept once it is under way is a failure of the run; the user's input was fine.
-[[noreturn]] void fail_to_write(const fs::path& path, int error) {
-  fail_run("output", "cannot write ", path.string(), ": ", std::strerror(error), "; is there room left on its disk?");
-}
-
-/// Writes all of it, waits until it is on disk, and closes the file. Gives the system's error, 0 where there is none.
-int write_and_close(int file, std::string_view text) {
   int error = 0;
   while (error == 0 && !text.empty()) {
     const ssize_t done = ::write(file, text.data(), text.size());
@@ -43,7 +36,8 @@ int write_and_close(int file, std::string_view text) {
   }
   if (error == 0 && ::fsync(file) != 0) error = errno;
   ::close(file);
-  return error;
+  if (error == 0) return;
+  fail_run("output", "cannot write ", place.string(), ": ", std::strerror(error), "; is there room left on its disk?");
 }
 
 }  // namespace
@@ -58,17 +52,11 @@ void check_output(const fs::path& file, const fs::path& config, const std::vecto
 }
 
 void write_whole(const fs::path& path, const std::string& text) {
-  fs::path beside = path;
-  beside += ".tmp";
-  int error = write_and_close(open_to_write(beside, O_TRUNC), text);
-  if (error == 0 && ::rename(beside.c_str(), path.c_str()) != 0) error = errno;
-  if (error == 0) return;
-  ::unlink(beside.c_str());
-  fail_to_write(path, error);
+  Replacement replacement(path);
+  write_all(replacement.path(), O_TRUNC, text, path);
+  replacement.take_place();
 }
 
-void append(const fs::path& path, const std::string& text) {
-  if (const int error = write_and_close(open_to_write(path, O_APPEND), text); error != 0) fail_to_write(path, error);
-}
+void append(const fs::path& path, const std::string& text) { write_all(path, O_APPEND, text, path); }
 
 }  // namespace pc::experiments

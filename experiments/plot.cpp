@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "kernels/check.h"
+#include "pc/replacement.h"
 
 namespace pc::experiments {
 namespace {
@@ -26,9 +27,9 @@ std::string terminal_of(const std::filesystem::path& file) {
 
 std::string data_block(std::size_t panel, std::size_t series) { return fmt::format("$data_{}_{}", panel, series); }
 
-}  // namespace
-
-std::string plot_script(const std::filesystem::path& file, const std::vector<Panel>& panels) {
+/// What gnuplot is told, to draw for this terminal.
+std::string plot_script(const std::string& terminal, const std::filesystem::path& file,
+                        const std::vector<Panel>& panels) {
   const std::size_t columns = std::min<std::size_t>(panels.size(), 2), rows = (panels.size() + 1) / 2;
   std::string script;
   for (std::size_t p = 0; p < panels.size(); ++p) {
@@ -40,7 +41,7 @@ std::string plot_script(const std::filesystem::path& file, const std::vector<Pan
       script += "END\n";
     }
   }
-  script += fmt::format("set terminal {} size {},{} noenhanced\n", terminal_of(file), 520 * columns, 380 * rows);
+  script += fmt::format("set terminal {} size {},{} noenhanced\n", terminal, 520 * columns, 380 * rows);
   script += fmt::format("set output {}\nset multiplot layout {},{}\n", in_single_quotes(file.string()), rows, columns);
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const Panel& panel = panels[p];
@@ -64,6 +65,8 @@ std::string plot_script(const std::filesystem::path& file, const std::vector<Pan
   return script + "unset multiplot\nset output\n";
 }
 
+}  // namespace
+
 void check_plot(const std::filesystem::path& file) {
   static_cast<void>(terminal_of(file));
   const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
@@ -76,19 +79,14 @@ void check_plot(const std::filesystem::path& file) {
 void write_plot(const std::filesystem::path& file, const std::vector<Panel>& panels) {
   check_plot(file);
   PC_CHECK(!panels.empty(), "plot", "there is nothing to draw in ", file.string());
-  const std::filesystem::path beside =
-      file.parent_path() / fmt::format(".{}.tmp{}", file.stem().string(), file.extension().string());
-  const std::string script = plot_script(beside, panels);
+  Replacement replacement(file);
+  const std::string script = plot_script(terminal_of(file), replacement.path(), panels);
   std::FILE* gnuplot = popen("gnuplot", "w");
   PC_CHECK(gnuplot != nullptr, "plot", "gnuplot cannot be started");
   const bool written = std::fwrite(script.data(), 1, script.size(), gnuplot) == script.size();
-  const bool drawn = pclose(gnuplot) == 0 && written && std::filesystem::exists(beside);
-  if (!drawn) {
-    std::error_code ignored;
-    std::filesystem::remove(beside, ignored);
-    fail("plot", "gnuplot could not draw ", file.string(), "; may its folder be written to?");
-  }
-  std::filesystem::rename(beside, file);
+  const bool drawn = pclose(gnuplot) == 0 && written && std::filesystem::exists(replacement.path());
+  PC_CHECK(drawn, "plot", "gnuplot could not draw ", file.string(), "; may its folder be written to?");
+  replacement.take_place();
 }
 
 }  // namespace pc::experiments

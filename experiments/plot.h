@@ -27,7 +27,4 @@ void check_plot(const std::filesystem::path& file);
 /// Draws the panels side by side, two in a row, into an .svg or .png file, written beside and renamed.
 void write_plot(const std::filesystem::path& file, const std::vector<Panel>& panels);
 
-/// What gnuplot is told.
-std::string plot_script(const std::filesystem::path& file, const std::vector<Panel>& panels);
-
 }  // namespace pc::experiments

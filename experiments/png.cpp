@@ -1,12 +1,12 @@
 #include "experiments/png.h"
 
 #include <png.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/check.h"
+#include "pc/replacement.h"
 
 namespace pc::experiments {
 namespace {
@@ -40,13 +40,11 @@ void write_png(const std::filesystem::path& file, const Picture& picture) {
   image.width = static_cast<std::uint32_t>(picture.width);
   image.height = static_cast<std::uint32_t>(picture.height);
   image.format = format_of(picture.channels);
-  const std::filesystem::path beside = file.string() + ".tmp-" + std::to_string(getpid());
-  if (png_image_write_to_file(&image, beside.c_str(), 0, picture.bytes.data(), 0, nullptr) == 0) {
-    std::error_code ignored;
-    std::filesystem::remove(beside, ignored);
+  Replacement replacement(file);
+  if (png_image_write_to_file(&image, replacement.path().c_str(), 0, picture.bytes.data(), 0, nullptr) == 0) {
     fail("png", "cannot write ", file.string(), ": ", image.message, "; choose another place with --out");
   }
-  std::filesystem::rename(beside, file);
+  replacement.take_place();
 }
 
 Picture grid(const std::vector<std::vector<Picture>>& rows, std::int64_t zoom, std::int64_t gap) {

@@ -15,6 +15,7 @@
 #include "experiments/output.h"
 #include "experiments/query.h"
 #include "pc/h5.h"
+#include "pc/replacement.h"
 
 namespace pc::experiments {
 
@@ -31,9 +32,8 @@ constexpr const char* kFiles[] = {"checkpoint.h5", "best.h5", "run.h5", "result.
 
 /// Whether it is what a killed run was writing when it died. Whatever else is in the folder is somebody else's.
 bool left_over(const std::string& name) {
-  return std::any_of(std::begin(kFiles), std::end(kFiles), [&](const std::string& file) {
-    return name == file + ".tmp" || name.starts_with(file + ".tmp-");
-  });
+  return std::any_of(std::begin(kFiles), std::end(kFiles),
+                     [&](const char* file) { return Replacement::is_for(file, name); });
 }
 
 [[noreturn]] void fail_to_begin(const fs::path& path, int error) {

@@ -447,8 +447,7 @@ T number(const fs::path& path, hid_t attribute, const std::string& name, H5T_cla
 
 // --- H5Writer ---
 
-H5Writer::H5Writer(std::filesystem::path path)
-    : path_(std::move(path)), temporary_(path_.string() + ".tmp-" + std::to_string(::getpid())) {
+H5Writer::H5Writer(std::filesystem::path path) : path_(std::move(path)), replacement_(path_) {
   silence();
   std::error_code ignored;
   PC_CHECK(!path_.empty(), "h5", "an HDF5 file needs a name");
@@ -456,7 +455,7 @@ H5Writer::H5Writer(std::filesystem::path path)
            ": a folder is in its place; remove it or choose another name");
   // Asked of the system first: its reason is plainer than HDF5's.
   {
-    const Descriptor probe(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    const Descriptor probe(::open(replacement_.path().c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     PC_CHECK(probe.fd >= 0, "h5", "cannot write ", path_.string(), ": ", system_error(errno), "; folder ",
              folder_of(path_).string(), " must exist and be writable, or choose another");
   }
@@ -465,15 +464,8 @@ H5Writer::H5Writer(std::filesystem::path path)
   const H5Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
   H5Pset_fapl_core(access.get(), kChunkBytes, false);
-  file_ = H5Id(H5Fcreate(temporary_.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
-  if (file_.empty()) {
-    ::unlink(temporary_.c_str());
-    fail_write(path_, cause());
-  }
-}
-
-H5Writer::~H5Writer() {
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  file_ = H5Id(H5Fcreate(replacement_.path().c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
+  if (file_.empty()) fail_write(path_, cause());
 }
 
 void H5Writer::check_open() const {
@@ -538,10 +530,9 @@ void H5Writer::commit() {
   const std::size_t bytes = std::min<std::size_t>(kSealBytes + static_cast<std::size_t>(size), held);
   const Seal seal = seal_of(bytes, hash_on(0, image + kSealBytes, bytes - kSealBytes));
   std::copy(seal.begin(), seal.end(), image);
-  write_file(path_, temporary_, image, bytes);
+  write_file(path_, replacement_.path(), image, bytes);
   file_.close();
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_write(path_, system_error(errno));
-  temporary_.clear();
+  replacement_.take_place();
   sync_folder(folder_of(path_));
 }
 

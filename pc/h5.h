@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/view.h"
+#include "pc/replacement.h"
 
 namespace pc {
 
@@ -103,8 +104,8 @@ class H5Id {
   Close close_ = nullptr;
 };
 
-/// Writes `path`.tmp-<pid>; commit() puts it in the place of `path`. Dropped without commit, it leaves nothing behind
-/// and the old file whole.
+/// Writes beside `path`; commit() puts it in the place of `path`. Dropped without commit, it leaves nothing behind and
+/// the old file whole.
 ///
 /// A file begins with a user block of 512 bytes, which HDF5 skips: the seal, a checksum of all that follows. The reader
 /// verifies it before HDF5 sees the file, because HDF5 can crash on damaged ones. A file without a seal (made by h5py)
@@ -112,9 +113,6 @@ class H5Id {
 class H5Writer {
  public:
   explicit H5Writer(std::filesystem::path path);
-  ~H5Writer();
-  H5Writer(const H5Writer&) = delete;
-  H5Writer& operator=(const H5Writer&) = delete;
 
   /// `name` is a path: "metrics/train/energy" makes the groups it needs. Its parts are neither empty, "." nor "..".
   /// `compress`: gzip, for data over 64 KiB; checkpoints go without, to be fast.
@@ -153,7 +151,8 @@ class H5Writer {
   void check_count(const std::string& name, const H5Dims& dims, std::size_t count) const;
   void check_open() const;
 
-  std::filesystem::path path_, temporary_;
+  std::filesystem::path path_;
+  Replacement replacement_;
   H5Id file_;
 };
 
