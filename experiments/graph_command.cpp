@@ -160,7 +160,8 @@ void draw(const std::string& dot, const std::filesystem::path& svg) {
   if (std::system("dot -V >/dev/null 2>&1") != 0) {
     fail("graph", "drawing needs Graphviz's program dot, which is not installed (Debian: apt-get install graphviz)");
   }
-  PC_CHECK(!std::filesystem::is_directory(svg), "graph", svg.string(),
+  std::error_code ignored;
+  PC_CHECK(!std::filesystem::is_directory(svg, ignored), "graph", svg.string(),
            " is a folder; name a file, as in --svg graph.svg");
   PC_CHECK(svg.parent_path().empty() || std::filesystem::is_directory(svg.parent_path()), "graph",
            "there is no folder ", svg.parent_path().string());

@@ -364,6 +364,9 @@ TEST_CASE("pc graph, devices and data list") {
   const bool dot = std::system("dot -V >/dev/null 2>&1") == 0;
   const Result drawn = run_program(scratch, {"graph", cycle, "--svg", scratch / "g.svg"});
   CHECK(drawn.status == (dot ? 0 : 2));
+  const Result longest = run_program(scratch, {"graph", cycle, "--svg", scratch / (std::string(300, 'x') + ".svg")});
+  CHECK(longest.status == 2);
+  CHECK(!has(longest.err, "unexpected"));
   if (dot) {
     CHECK(has(read(scratch / "g.svg"), "<svg"));
   } else {
