@@ -256,17 +256,13 @@ std::unique_ptr<Trainer> Classifier::make_trainer() {
   return std::make_unique<Trainer>(*network_, std::move(spec), threads_);
 }
 
-/// Whatever the weights were learned by: the target is free, and the network settles.
+/// The target is free, and the network settles; without noise, which a question may have.
 PlanSpec Classifier::evaluation_spec() const {
   PlanSpec spec = base_spec();
   spec.schedule = &find_schedule("pc");
   spec.settings = {};
-  spec.relax.sweep = Sweep::synchronous;
-  spec.relax.precision = {};
-  spec.relax.forward_update = false;
-  if (config_.evaluate_steps) spec.relax.steps = *config_.evaluate_steps;
+  spec.relax = relax_of_answers(config_);
   if (auto* sgd = std::get_if<ValueSgd>(&spec.relax.stepper)) sgd->temperature = 0;
-  if (spec.relax.init.kind == ValueInit::Kind::previous) spec.relax.init.kind = ValueInit::Kind::feedforward;
   spec.energies = false;
   spec.draws = kLookDraws;
   return spec;

@@ -440,6 +440,16 @@ void choose_plan(const Config& config, PlanSpec& spec) {
   spec.operands = config.gemm;
 }
 
+RelaxSpec relax_of_answers(const Config& config) {
+  RelaxSpec relax = config.relax.relax;
+  relax.sweep = Sweep::synchronous;
+  relax.precision = {};
+  relax.forward_update = false;
+  if (relax.init.kind == ValueInit::Kind::previous) relax.init.kind = ValueInit::Kind::feedforward;
+  if (config.evaluate_steps) relax.steps = *config.evaluate_steps;
+  return relax;
+}
+
 void check_relax(const Config& config, const PlanSpec& spec, const Graph& graph) {
   try {
     check_schedule(*spec.schedule, spec.settings, spec.relax, graph, spec.clamps);

@@ -140,6 +140,10 @@ bool lowers_energy(const Schedule& schedule);
 /// What the config's `plan` and `gemm` say.
 void choose_plan(const Config& config, PlanSpec& spec);
 
+/// How values relax where nothing is learned, whatever the weights were learned by: as in training, but from one
+/// snapshot, with the nodes' own precisions and no values of another batch, and for as many steps as `evaluate` says.
+RelaxSpec relax_of_answers(const Config& config);
+
 /// Throws, with the place of the schedule in the config, if it cannot run on the graph like this.
 void check_relax(const Config& config, const PlanSpec& spec, const Graph& graph);
 

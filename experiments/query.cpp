@@ -137,12 +137,7 @@ Rows rows_of(const NpyArray& array, std::int64_t width) {
 }
 
 RelaxSpec relaxation(const Config& config, const QueryOptions& options) {
-  RelaxSpec relax = config.relax.relax;
-  relax.sweep = Sweep::synchronous;
-  relax.precision = {};
-  relax.forward_update = false;
-  if (relax.init.kind == ValueInit::Kind::previous) relax.init.kind = ValueInit::Kind::feedforward;
-  if (config.evaluate_steps) relax.steps = *config.evaluate_steps;
+  RelaxSpec relax = relax_of_answers(config);
   if (options.steps) relax.steps = *options.steps;
   if (!options.rate.empty() || options.momentum || options.temperature) {
     auto* given = std::get_if<ValueSgd>(&relax.stepper);
