@@ -45,6 +45,10 @@ bool is_answer(const fs::path& arrays) {
 
 /// What is there is replaced only where an earlier question has written it: arrays, and the picture beside them.
 void check_files(const fs::path& arrays, const fs::path& picture) {
+  std::error_code ignored;
+  const fs::path into = arrays.has_parent_path() ? arrays.parent_path() : fs::path(".");
+  PC_CHECK(fs::is_directory(into, ignored), "query", "--out: there is no folder ", into.string(),
+           "; make it, or name files in another");
   PC_CHECK(!is_run_file(arrays), "query", arrays.string(), " is a file of the run itself; choose another name with ",
            "--out");
   if (is_answer(arrays)) return;

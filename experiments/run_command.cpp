@@ -63,8 +63,6 @@ class Run {
     PC_CHECK(std::ssize(folder_.metrics()) == at_.epoch, "run", folder_.path().string(), " has metrics of ",
              folder_.metrics().size(), " epochs, but its checkpoint stands at epoch ", at_.epoch,
              "; start afresh with --force");
-    PC_CHECK(at_.epoch <= config_.learn.epochs, "run", folder_.path().string(), " has finished ", at_.epoch,
-             " epochs, more than learn.epochs = ", config_.learn.epochs, "; give at least as many");
     seconds_before_ = at_.seconds;
     best_epoch_ = std::strtoll(at_.extra.c_str(), nullptr, 10);
     spdlog::info("resumed from {} at epoch {}, batch {}", folder_.checkpoint().string(), at_.epoch + 1, at_.batch);

@@ -47,12 +47,20 @@ bool constant_rate(const ConfigTree& tree) {
   return rate == nullptr || (rate->is_scalar() && rate->scalar() == "constant") || rate->find("constant") != nullptr;
 }
 
+/// The value at a key such as "data.limit"; null where there is none.
+const ConfigTree* find_at(const ConfigTree& tree, std::string_view key) {
+  const std::size_t dot = key.find('.');
+  const ConfigTree* child = tree.find(key.substr(0, dot));
+  return child == nullptr || dot == key.npos ? child : find_at(*child, key.substr(dot + 1));
+}
+
 /// The config without what a resumed run may change: how it saves and, if `longer`, how long it runs.
 ConfigTree comparable(ConfigTree tree, bool longer) {
   const auto remove = [&](const std::string& key) { set_override(tree, key + "=~"); };
   for (const char* key : {"save", "threads", "device"}) {
     if (tree.find(key) != nullptr) remove(key);
   }
+  if (find_at(tree, "data.root") != nullptr) remove("data.root");  // the examples are the same wherever they lie
   const ConfigTree* learn = tree.find("learn");
   if (longer && learn != nullptr && learn->find("epochs") != nullptr) {
     remove(learn->entries().size() == 1 ? "learn" : "learn.epochs");
@@ -76,12 +84,34 @@ void list_changes(const ConfigTree* before, const ConfigTree* now, std::vector<s
   list.push_back((now != nullptr ? now : before)->path() + ": " + text(before) + " -> " + text(now));
 }
 
-/// The value at a key such as "data.limit"; null where there is none.
-const ConfigTree* find_at(const ConfigTree& tree, std::string_view key) {
-  const std::size_t dot = key.find('.');
-  const ConfigTree* child = tree.find(key.substr(0, dot));
-  return child == nullptr || dot == key.npos ? child : find_at(*child, key.substr(dot + 1));
+/// What says which examples a run has learned from, and how it saw them. Where they lie (data.root) does not.
+struct LearnedFrom {
+  const char* key;
+  bool (*same)(const Config&, const Config&);
+};
+
+template <auto member>
+bool same_request(const Config& a, const Config& b) {
+  return a.data.request.*member == b.data.request.*member;
 }
+template <auto member>
+bool same_data(const Config& a, const Config& b) {
+  return a.data.*member == b.data.*member;
+}
+
+constexpr LearnedFrom kLearnedFrom[] = {{"seed", [](const Config& a, const Config& b) { return a.seed == b.seed; }},
+                                        {"data.set", same_request<&DataRequest::set>},
+                                        {"data.file", same_request<&DataRequest::file>},
+                                        {"data.train", same_request<&DataRequest::train>},
+                                        {"data.train_images", same_request<&DataRequest::train_images>},
+                                        {"data.train_labels", same_request<&DataRequest::train_labels>},
+                                        {"data.limit", same_data<&DataConfig::limit>},
+                                        {"data.validation",
+                                         [](const Config& a, const Config& b) {
+                                           return a.data.validation == b.data.validation &&
+                                                  a.data.validation_part == b.data.validation_part;
+                                         }},
+                                        {"data.normalize", same_data<&DataConfig::normalize>}};
 
 bool differs(const ConfigTree& before, const ConfigTree& now, std::string_view key) {
   const ConfigTree *a = find_at(before, key), *b = find_at(now, key);
@@ -116,9 +146,9 @@ Config asked_config(const fs::path& run, const std::vector<std::string>& overrid
   const ConfigTree saved = load_config(run / kConfig);
   ConfigTree tree = saved;
   for (const std::string& assignment : overrides) set_override(tree, assignment);
-  for (const char* key : {"seed", "data.set", "data.root", "data.file", "data.train", "data.train_images",
-                          "data.train_labels", "data.limit", "data.validation", "data.normalize"}) {
-    PC_CHECK(!differs(saved, tree, key), who, key,
+  for (const LearnedFrom& what : kLearnedFrom) {
+    if (!differs(saved, tree, what.key)) continue;  // most often; and a default may be written out
+    PC_CHECK(what.same(read_config(saved), read_config(tree)), who, what.key,
              " decides what the run has learned from; it cannot be changed afterwards");
   }
   for (const char* key : unheeded) {
@@ -183,6 +213,8 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
     PC_CHECK(resumes_ || metrics_->empty(), "run", path_.string(),
              " holds finished epochs, but no checkpoint.h5 to go on "
              "from; start afresh with --force");
+    PC_CHECK(std::ssize(*metrics_) <= config.learn.epochs, "run", path_.string(), " has finished ", metrics_->size(),
+             " epochs, more than learn.epochs = ", config.learn.epochs, "; give at least as many");
   }
 }
 

@@ -614,6 +614,11 @@ TEST_CASE("pc query: one trained graph is asked everything") {
       fails({"recall", "--set", key}, "decides what the run has learned from; it cannot be changed afterwards");
       CHECK(has(run_program(scratch, {"eval", run, "--set", key}).err, "decides what the run has learned from"));
     }
+    // What is written out and is so anyway is no change, nor is where the data lies.
+    for (const char* key : {"data.limit=0", "data.normalize=unit", "data.root=."}) {
+      CHECK(run_program(scratch, {"eval", run, "--set", key}).status == 0);
+    }
+    fails({"classify", "--out", "nowhere/answer"}, "there is no folder nowhere");
     fails({"classify", "--set", "learn.epochs=2"}, "learn.epochs has no effect here");
     fails({"classify", "--set", "relax={schedule: zil, steps: ~, optimizer: ~}"}, "values settle by pc");
     fails({"classify", "--set", "relax.schedule=epc"}, "epc with --schedule epc");

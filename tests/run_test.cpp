@@ -116,6 +116,16 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
   SUBCASE("a finished run that is resumed says the same and learns nothing") {
     CHECK(run_json(scratch, {config, "--out", run, "--resume"})["signature"] == result["signature"]);
   }
+  SUBCASE("resuming for fewer epochs than there were is refused, and changes nothing") {
+    const fs::path other = scratch / "constant";
+    const std::string rate = "learn.rate=constant";
+    CHECK(run_program(scratch, {"run", config, "--out", other, "--set", rate}).status == 0);
+    const Result fewer =
+        run_program(scratch, {"run", config, "--out", other, "--resume", "--set", rate, "--set", "learn.epochs=1"});
+    CHECK(fewer.status == 2);
+    CHECK(has(fewer.err, "epochs, more than learn.epochs = 1"));
+    CHECK(run_program(scratch, {"run", other / "config.yaml", "--out", other, "--resume"}).status == 0);
+  }
   SUBCASE("resuming with another config is refused") {
     const Result other = run_program(scratch, {"run", config, "--out", run, "--resume", "--set", "relax.steps=5"});
     CHECK(other.status == 2);
