@@ -53,7 +53,6 @@ void check_files(const fs::path& arrays, const fs::path& picture) {
            "--out");
   if (is_answer(arrays)) return;
   for (const fs::path& file : {arrays, picture}) {
-    std::error_code ignored;
     PC_CHECK(!fs::exists(file, ignored), "query", file.string(), " is there, and is no answer to an earlier question; ",
              "choose another name with --out, or move it away");
   }

@@ -1517,9 +1517,9 @@ class Maker {
     const std::int64_t whole = (rows_ + 7) / 8 * 8;
     for (const bool patched : {false, true}) {
       const std::vector<CaseView> index = patched ? in_patches : std::vector{offsets, columns};
-      const auto index_of = [](const Views& in, bool patched) {
+      const auto index_of = [](const Views& in, bool has_patches) {
         SparseIndex at{in[0], in[1]};
-        if (patched) at.patches = {.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
+        if (has_patches) at.patches = {.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
         return at;
       };
       const auto views = [&](std::initializer_list<CaseView> others) {
@@ -1588,9 +1588,9 @@ class Maker {
       samples.wide = false;
       samples.dtype = DType::bf16;
       const auto product = [n = rows_](const Views& in, View y, Write write, View base) {
-        const SparsePatches in_patches{.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
+        const SparsePatches patches_at{.first = in[2], .source_offsets = in[3], .sources = in[4], .local = in[5]};
         const SparseBlocks blocks{.groups = in[6], .first = in[7], .sources = in[8]};
-        return SparseProductArgs{.index = {in[0], in[1], in_patches, blocks},
+        return SparseProductArgs{.index = {in[0], in[1], patches_at, blocks},
                                  .values = in[9],
                                  .x_t = in[10].columns(0, n),
                                  .y = y,
