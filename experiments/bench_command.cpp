@@ -94,8 +94,10 @@ class BenchRun {
     out["ms_per_step"] = 1e3 * seconds;
     out["examples_per_second"] = double(batch_) / seconds;
     const Synchronised& each = speed_.synchronised;
-    out["ms_sync"] = {
-        {"median", 1e3 * each.median}, {"min", 1e3 * each.minimum}, {"max", 1e3 * each.maximum}, {"steps", each.steps}};
+    out["ms_median"] = 1e3 * each.median;
+    out["ms_min"] = 1e3 * each.minimum;
+    out["ms_max"] = 1e3 * each.maximum;
+    out["timed_steps"] = each.steps;
     out["ms_pipelined"] = 1e3 * speed_.pipelined.seconds;
     out["ms_batched"] = speed_.batched ? Json(1e3 * speed_.batched->seconds) : Json();
     out["batched_steps"] = speed_.batched ? Json(speed_.batched->times) : Json();

@@ -6,145 +6,232 @@
 namespace pc::kernels {
 namespace {
 
-using cu::matrix;
+using cu::At, cu::matrix, cu::Pack;
 
-/// A matrix as one of all its places, of `channels` entries each.
+/// A matrix as one of all its places, of `channels` entries each, where something may lie between its rows. (Where
+/// nothing does, a Matrix.)
 template <class T>
 struct Places {
   cu::Matrix<T> of;
-  std::int64_t channels, each;  // `each`: places in a row
+  std::int64_t each, channels;  // `each`: places in a row
 
-  Places(const View& v, std::int64_t channels) : of(matrix<T>(v)), channels(channels), each(v.cols() / channels) {}
   __device__ T& operator()(std::int64_t place, std::int64_t c) const {
     return of(place / each, place % each * channels + c);
   }
-};
-
-/// Sums over all places, in float64: of x and of its squared distance from the mean, then as many as a kernel wants.
-template <class T>
-struct Moments {
-  Places<T> x;
-  const T *given_mean, *given_variance;  // null: the batch's own
-  const double *sum, *square;
-  double places, epsilon;
-
-  __device__ double mean(std::int64_t c) const { return given_mean ? double(given_mean[c]) : sum[c] / places; }
-  __device__ double variance(std::int64_t c) const {
-    return given_variance ? double(given_variance[c]) : square[c] / places;
+  template <int n>
+  __device__ Pack<T, n>& operator()(At<n> at) const {
+    return *reinterpret_cast<Pack<T, n>*>(&(*this)(at.row, at.col));
   }
-  __device__ double scale(std::int64_t c) const { return 1 / std::sqrt(variance(c) + epsilon); }
-  __device__ double n(std::int64_t place, std::int64_t c) const { return (x(place, c) - mean(c)) * scale(c); }
+  [[nodiscard]] static bool packs() { return false; }
 };
 
-/// Room for sums over the places of each channel.
-class Sums {
+/// Calls body(places...) with what the views are as matrices of places.
+template <class T, class Body, class... Views>
+void with_places(std::int64_t channels, Body&& body, const Views&... views) {
+  if (((views.ld() == views.cols()) && ...)) return body(cu::Matrix<T>{views.template as<T>(), channels}...);
+  body(Places<T>{matrix<T>(views), views.cols() / channels, channels}...);
+}
+
+/// Rows of float64 numbers, one for each channel, made one after the other.
+class ChannelRows {
  public:
-  Sums(const View& x, std::int64_t channels, int count, CudaContext& context)
+  ChannelRows(const View& x, std::int64_t channels, int count, CudaContext& context)
       : places_(x.count() / channels), channels_(channels), context_(context) {
     const std::int64_t parts = cu::slices(places_) * channels;
-    memory_ =
-        static_cast<double*>(context.scratch(sizeof(double) * static_cast<std::size_t>(count * channels + parts)));
-    parts_ = memory_ + count * channels;
+    next_ = static_cast<double*>(context.scratch(sizeof(double) * static_cast<std::size_t>(count * channels + parts)));
+    parts_ = next_ + count * channels;
+  }
+  /// Sums over all places of term(place, c), times `by`.
+  template <class Term>
+  const double* sum_of(Term term, double by = 1) {
+    double* out = take();
+    cu::column_sums<double>(places_, channels_, context_.stream, term, out, false, parts_, by);
+    return out;
   }
   template <class Term>
-  const double* add_up(Term term) {
-    double* out = memory_ + made_++ * channels_;
-    cu::column_sums<double>(places_, channels_, context_.stream, term, out, false, parts_);
+  const double* mean_of(Term term) {
+    return sum_of(term, 1 / double(places_));
+  }
+  /// number(c) of each channel.
+  template <class Number>
+  const double* each(Number number) {
+    double* out = take();
+    cu::each_index(channels_, context_.stream, [=] __device__(std::int64_t c) { out[c] = number(c); });
     return out;
   }
   [[nodiscard]] std::int64_t places() const { return places_; }
 
  private:
+  double* take() {
+    double* row = next_;
+    next_ += channels_;
+    return row;
+  }
+
   std::int64_t places_, channels_;
   CudaContext& context_;
-  double *memory_ = nullptr, *parts_ = nullptr;
-  int made_ = 0;
+  double *next_ = nullptr, *parts_ = nullptr;
 };
 
-template <class T>
-Moments<T> moments(const View& x, const BatchNormShape& s, Sums& sums) {
-  Moments<T> m{Places<T>(x, s.channels), s.mean.as<T>(), s.variance.as<T>(), nullptr, nullptr,
-               double(sums.places()),    s.epsilon};
-  if (!s.mean.empty()) return m;
-  m.sum = sums.add_up([of = m.x] __device__(std::int64_t place, std::int64_t c) { return double(of(place, c)); });
-  m.square = sums.add_up([m] __device__(std::int64_t place, std::int64_t c) {
-    const double off = m.x(place, c) - m.mean(c);
-    return off * off;
-  });
-  return m;
+/// A channel's mean and variance over all places.
+struct Moments {
+  const double *mean, *variance;
+};
+constexpr int kMomentRows = 2, kNormRows = 3;  // of ChannelRows, for Moments and for a Norm
+
+template <class M>
+Moments moments(const M& x, ChannelRows& rows) {
+  const double* mean = rows.mean_of([=] __device__(std::int64_t place, std::int64_t c) { return double(x(place, c)); });
+  return {mean, rows.mean_of([=] __device__(std::int64_t place, std::int64_t c) {
+            const double off = x(place, c) - mean[c];
+            return off * off;
+          })};
 }
 
-template <class T>
-void batch_norm_typed(const BatchNormArgs& a, CudaContext& context) {
-  Sums sums(a.x, a.shape.channels, 2, context);
-  const Moments<T> m = moments<T>(a.x, a.shape, sums);
-  const Places<T> y(a.y, a.shape.channels);
-  const T *gain = a.gain.as<T>(), *bias = a.bias.as<T>();
-  const bool add = a.write == Write::add;
-  cu::each_entry(sums.places(), a.shape.channels, context.stream, [=] __device__(std::int64_t place, std::int64_t c) {
-    const T n = T(m.n(place, c));
-    cu::store(y(place, c), (gain == nullptr ? n : gain[c] * n) + (bias == nullptr ? T(0) : bias[c]), add);
-  });
+/// n = (x - mean) * scale
+struct Norm {
+  const double *mean, *scale;
+
+  template <class T>
+  __device__ double operator()(T x, std::int64_t c) const {
+    return (x - mean[c]) * scale[c];
+  }
+};
+
+template <class T, class M>
+Norm norm_of(const M& x, const BatchNormShape& s, ChannelRows& rows) {
+  const double epsilon = s.epsilon;
+  if (s.mean.empty()) {
+    const Moments m = moments(x, rows);
+    return {m.mean, rows.each([=] __device__(std::int64_t c) { return 1 / std::sqrt(m.variance[c] + epsilon); })};
+  }
+  const T *mean = s.mean.as<T>(), *variance = s.variance.as<T>();
+  return {rows.each([=] __device__(std::int64_t c) { return double(mean[c]); }),
+          rows.each([=] __device__(std::int64_t c) { return 1 / std::sqrt(double(variance[c]) + epsilon); })};
 }
 
-template <class T>
-void batch_norm_pullback_typed(const BatchNormPullbackArgs& a, CudaContext& context) {
-  Sums sums(a.x, a.shape.channels, 4, context);
-  const Moments<T> m = moments<T>(a.x, a.shape, sums);
-  const Places<T> dy(a.dy, a.shape.channels), dx(a.dx, a.shape.channels);
+template <class T, class M>
+struct Normalise {
+  static constexpr int kEntries = cu::kPack<T>;
+  M x, y;
+  Norm norm;
+  const T *gain, *bias;
+  bool add;
+
+  [[nodiscard]] bool packs() const { return x.packs() && y.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    Pack<T, n> value = x(at);
+    for (int i = 0; i < n; ++i) {
+      const std::int64_t c = at.col + i;
+      const T entry = T(norm(value[i], c));
+      value[i] = (gain == nullptr ? entry : gain[c] * entry) + (bias == nullptr ? T(0) : bias[c]);
+    }
+    cu::store(y(at), value, add);
+  }
+};
+
+/// dx, where `sum` and `along` are the means of dy and of dy n; null: of given statistics.
+template <class T, class M>
+struct BringBack {
+  static constexpr int kEntries = cu::kPack<T>;
+  M x, dy, dx;
+  Norm norm;
+  const double *sum, *along;
+  const T* gain;
+  bool add;
+
+  [[nodiscard]] bool packs() const { return x.packs() && dy.packs() && dx.packs(); }
+  template <int n>
+  __device__ void operator()(At<n> at) const {
+    const Pack<T, n> from = x(at), back = dy(at);
+    Pack<T, n> slope;
+    for (int i = 0; i < n; ++i) {
+      const std::int64_t c = at.col + i;
+      double g = back[i];
+      if (sum != nullptr) g -= sum[c] + norm(from[i], c) * along[c];
+      slope[i] = T(norm.scale[c] * g);
+      if (gain != nullptr) slope[i] = gain[c] * slope[i];
+    }
+    cu::store(dx(at), slope, add);
+  }
+};
+
+template <class T, class M>
+void normalise(const BatchNormArgs& a, CudaContext& context, const M& x, const M& y) {
+  ChannelRows rows(a.x, a.shape.channels, kNormRows, context);
+  const Norm norm = norm_of<T>(x, a.shape, rows);
+  cu::each_entry(rows.places(), a.shape.channels, context.stream,
+                 Normalise<T, M>{x, y, norm, a.gain.as<T>(), a.bias.as<T>(), a.write == Write::add});
+}
+
+/// Sums over all places of dy n, times `by`.
+template <class M>
+const double* sum_along(const M& x, const M& dy, const Norm& norm, ChannelRows& rows, double by) {
+  return rows.sum_of([=] __device__(std::int64_t place, std::int64_t c) { return dy(place, c) * norm(x(place, c), c); },
+                     by);
+}
+
+template <class T, class M>
+void bring_back(const BatchNormPullbackArgs& a, CudaContext& context, const M& x, const M& dy, const M& dx) {
+  ChannelRows rows(a.x, a.shape.channels, kNormRows + 2, context);
+  const Norm norm = norm_of<T>(x, a.shape, rows);
   const double *sum = nullptr, *along = nullptr;
   if (a.shape.mean.empty()) {
-    sum = sums.add_up([=] __device__(std::int64_t place, std::int64_t c) { return double(dy(place, c)); });
-    along = sums.add_up([=] __device__(std::int64_t place, std::int64_t c) { return dy(place, c) * m.n(place, c); });
+    sum = rows.mean_of([=] __device__(std::int64_t place, std::int64_t c) { return double(dy(place, c)); });
+    along = sum_along(x, dy, norm, rows, 1 / double(rows.places()));
   }
-  const T* gain = a.gain.as<T>();
-  const bool add = a.write == Write::add;
-  cu::each_entry(sums.places(), a.shape.channels, context.stream, [=] __device__(std::int64_t place, std::int64_t c) {
-    double g = dy(place, c);
-    if (sum != nullptr) g -= sum[c] / m.places + m.n(place, c) * (along[c] / m.places);
-    const T slope = T(m.scale(c) * g);
-    cu::store(dx(place, c), gain == nullptr ? slope : gain[c] * slope, add);
-  });
+  cu::each_entry(rows.places(), a.shape.channels, context.stream,
+                 BringBack<T, M>{x, dy, dx, norm, sum, along, a.gain.as<T>(), a.write == Write::add});
 }
 
-template <class T>
-void batch_norm_gain_typed(const BatchNormGainArgs& a, CudaContext& context) {
-  Sums sums(a.x, a.shape.channels, 3, context);
-  const Moments<T> m = moments<T>(a.x, a.shape, sums);
-  const Places<T> dy(a.dy, a.shape.channels);
-  const double* sum =
-      sums.add_up([=] __device__(std::int64_t place, std::int64_t c) { return dy(place, c) * m.n(place, c); });
+template <class T, class M>
+void add_up_gain(const BatchNormGainArgs& a, CudaContext& context, const M& x, const M& dy) {
+  ChannelRows rows(a.x, a.shape.channels, kNormRows + 1, context);
+  const double* sum = sum_along(x, dy, norm_of<T>(x, a.shape, rows), rows, 1);
   T* out = a.dgain.as<T>();
   const bool add = a.write == Write::add;
   cu::each_index(a.shape.channels, context.stream,
                  [=] __device__(std::int64_t c) { cu::store(out[c], T(sum[c]), add); });
 }
 
-template <class T>
-void batch_moments_typed(const BatchMomentsArgs& a, CudaContext& context) {
-  Sums sums(a.x, a.channels, 2, context);
-  const Moments<T> m = moments<T>(a.x, {.channels = a.channels}, sums);
+template <class T, class M>
+void follow(const BatchMomentsArgs& a, CudaContext& context, const M& x) {
+  ChannelRows rows(a.x, a.channels, kMomentRows, context);
+  const Moments m = moments(x, rows);
+  const double places = double(rows.places()), unbiased = places > 1 ? places / (places - 1) : 1, part = a.part;
   T *mean = a.mean.as<T>(), *variance = a.variance.as<T>();
-  cu::each_index(a.channels, context.stream, [=, part = a.part] __device__(std::int64_t c) {
-    const double unbiased = m.places > 1 ? m.places / (m.places - 1) : 1;
-    mean[c] = T(mean[c] + part * (m.mean(c) - mean[c]));
-    variance[c] = T(variance[c] + part * (m.variance(c) * unbiased - variance[c]));
+  cu::each_index(a.channels, context.stream, [=] __device__(std::int64_t c) {
+    mean[c] = T(mean[c] + part * (m.mean[c] - mean[c]));
+    variance[c] = T(variance[c] + part * (m.variance[c] * unbiased - variance[c]));
   });
 }
 
 }  // namespace
 
 void batch_norm_cuda(const BatchNormArgs& a, CudaContext& context) {
-  with_float(a.x.dtype, [&]<class T>(T) { batch_norm_typed<T>(a, context); });
+  with_float(a.x.dtype, [&]<class T>(T) {
+    with_places<T>(
+        a.shape.channels, [&](auto... places) { normalise<T>(a, context, places...); }, a.x, a.y);
+  });
 }
 void batch_norm_pullback_cuda(const BatchNormPullbackArgs& a, CudaContext& context) {
-  with_float(a.x.dtype, [&]<class T>(T) { batch_norm_pullback_typed<T>(a, context); });
+  with_float(a.x.dtype, [&]<class T>(T) {
+    with_places<T>(
+        a.shape.channels, [&](auto... places) { bring_back<T>(a, context, places...); }, a.x, a.dy, a.dx);
+  });
 }
 void batch_norm_gain_cuda(const BatchNormGainArgs& a, CudaContext& context) {
-  with_float(a.x.dtype, [&]<class T>(T) { batch_norm_gain_typed<T>(a, context); });
+  with_float(a.x.dtype, [&]<class T>(T) {
+    with_places<T>(
+        a.shape.channels, [&](auto... places) { add_up_gain<T>(a, context, places...); }, a.x, a.dy);
+  });
 }
 void batch_moments_cuda(const BatchMomentsArgs& a, CudaContext& context) {
-  with_float(a.x.dtype, [&]<class T>(T) { batch_moments_typed<T>(a, context); });
+  with_float(a.x.dtype, [&]<class T>(T) {
+    with_places<T>(
+        a.channels, [&](auto... places) { follow<T>(a, context, places...); }, a.x);
+  });
 }
 
 }  // namespace pc::kernels

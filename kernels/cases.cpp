@@ -565,13 +565,18 @@ class Maker {
 
   void attentions() {
     using To = AttentionPullbackArgs::To;
-    // More queries than warps, more keys than lanes, heads narrower and wider than a warp.
+    // More queries than warps, more keys than lanes, heads narrower and wider than a warp, whole packs of entries, and
+    // more than a GPU's block can fetch.
     struct Sizes {
       std::int64_t heads, queries, keys, width, value_width;
       bool causal;
     };
-    for (const Sizes& s :
-         {Sizes{1, 1, 1, 1, 1, true}, {2, 11, 37, 3, 5, false}, {3, 37, 37, 4, 2, true}, {1, 5, 5, 2, 150, true}}) {
+    for (const Sizes& s : {Sizes{1, 1, 1, 1, 1, true},
+                           {2, 11, 37, 3, 5, false},
+                           {3, 37, 37, 4, 2, true},
+                           {1, 5, 5, 2, 150, true},
+                           Sizes{2, 19, 33, 8, 12, false},
+                           Sizes{1, 70, 70, 200, 100, true}}) {
       if (s.queries > cols_ || rows_ > 40) continue;  // a few sizes are enough
       const auto tokens = [](const View& view, std::int64_t heads, std::int64_t width, std::int64_t spare) {
         return Tokens{.view = view, .begin = spare, .step = heads * width + spare, .width = width};
@@ -1286,7 +1291,9 @@ class Maker {
         {.height = 4, .width = 7, .channels = 3, .kernel_h = 2, .kernel_w = 2, .stride = 2},
         {.height = 7, .width = 5, .channels = 2, .kernel_h = 3, .kernel_w = 3, .stride = 2, .padding = 1},
         {.height = 6, .width = 7, .channels = 4, .kernel_h = 2, .kernel_w = 3, .stride = 1, .dilation = 2},
-        {.height = 5, .width = 3, .channels = 37, .kernel_h = 5, .kernel_w = 3}};
+        {.height = 5, .width = 3, .channels = 37, .kernel_h = 5, .kernel_w = 3},
+        {.height = 5, .width = 7, .channels = 8, .kernel_h = 2, .kernel_w = 2, .stride = 2},
+        {.height = 8, .width = 7, .channels = 4, .kernel_h = 3, .kernel_w = 3, .stride = 3}};
     for (const Window& w : windows) {
       for (const Pooling pooling : {Pooling::sum, Pooling::max}) {
         for (const Content content : {Content::normal, Content::coarse}) {
@@ -1712,6 +1719,10 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
+  for (const std::string_view many : {"norm", "norm_pullback"}) {
+    add(401, 24, many);  // so many short rows that on a GPU a block does several
+    add(401, 200, many);
+  }
   add(2500, 7, "batch_norm_pullback");
   add(1100, 1001, "fill");  // more entries than a GPU's threads
   return list;

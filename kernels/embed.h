@@ -41,6 +41,7 @@ struct EmbedGradArgs {
     PC_CHECK(x.rows() == dy.rows() && dy.cols() == x.cols() * dtable.cols() && dtable.rows() > 0, "embed_grad", "x ",
              x.shape.text(), ", dy ", dy.shape.text(), " and dtable ", dtable.shape.text(), " do not fit");
     PC_CHECK(x.dtype == dy.dtype && dtable.dtype == dy.dtype, "embed_grad", "dtypes differ");
+    PC_CHECK(x.count() < std::int64_t{1} << 32, "embed_grad", x.shape.text(), " are too many places");
   }
   void touches(Touches& t) const { t.read_all(x).read_all(dy).write(dtable); }
   [[nodiscard]] double flops() const { return static_cast<double>(dy.count()); }

@@ -10,7 +10,7 @@
 namespace pc::kernels {
 namespace {
 
-using cu::At, cu::fold_rows, cu::matrix, cu::Pack, cu::Team;
+using cu::At, cu::fold_rows, cu::kWarp, cu::matrix, cu::Pack, cu::Team;
 
 /// Precision of a column, in the order of the CPU's products.
 template <class T>
@@ -101,19 +101,6 @@ void laplace_error_typed(const ErrorArgs& e, CudaContext& context) {
             });
 }
 
-/// A warp of a team, which does a run of classes by itself.
-struct Warp {
-  static constexpr int kSize = 32;
-
-  __device__ int rank() const { return static_cast<int>(threadIdx.x) % kSize; }
-  __device__ int size() const { return kSize; }
-  template <class T, class Combine>
-  __device__ T reduce(T value, Combine combine) const {
-    for (int step = kSize / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(~0U, value, step));
-    return value;
-  }
-};
-
 /// energy[row] = scale * the sum over runs of body(group, row, begin of the run), which every thread of the group
 /// returns: the whole team does the only run of a row, or its warps share them out.
 template <class Body>
@@ -126,10 +113,10 @@ void each_run(const ErrorArgs& e, CudaContext& context, Body body) {
     if (n == cols) {
       total = body(team, row, std::int64_t{0});
     } else {
-      const int warps = team.size() / Warp::kSize;
-      for (std::int64_t run = team.rank() / Warp::kSize; run * n < cols; run += warps) {
-        const double terms = body(Warp{}, row, run * n);
-        if (Warp{}.rank() == 0) total += terms;
+      const Team warp(kWarp);
+      for (std::int64_t run = team.rank() / kWarp; run * n < cols; run += team.size() / kWarp) {
+        const double terms = body(warp, row, run * n);
+        if (warp.rank() == 0) total += terms;
       }
       total = team.reduce(total, sum);
     }
@@ -137,8 +124,8 @@ void each_run(const ErrorArgs& e, CudaContext& context, Body body) {
   });
 }
 
-template <class T, class Group>
-__device__ T largest_of(const T* x, std::int64_t n, Group group) {
+template <class T>
+__device__ T largest_of(const T* x, std::int64_t n, Team group) {
   T top = x[0];
   for (std::int64_t i = group.rank(); i < n; i += group.size()) top = scalar::max(top, x[i]);
   return group.reduce(top, [](T a, T b) { return scalar::max(a, b); });
@@ -150,8 +137,7 @@ struct SoftmaxRun {
   T p;
   std::int64_t n;
 
-  template <class Group>
-  __device__ double operator()(Group group, std::int64_t row, std::int64_t begin) const {
+  __device__ double operator()(Team group, std::int64_t row, std::int64_t begin) const {
     const cu::Sum sum{};
     const T *value = &x(row, begin), *logit = &mu(row, begin);
     const T top = largest_of(logit, n, group);
@@ -186,16 +172,14 @@ struct CategoricalRun {
   T p;
   std::int64_t n;
 
-  template <class Group>
-  __device__ T log_sum_exp(const T* of, Group group) const {
+  __device__ T log_sum_exp(const T* of, Team group) const {
     const T top = largest_of(of, n, group);
     double total = 0;
     for (std::int64_t i = group.rank(); i < n; i += group.size()) total += std::exp(of[i] - top);
     return top + std::log(T(group.reduce(total, cu::Sum{})));
   }
 
-  template <class Group>
-  __device__ double operator()(Group group, std::int64_t row, std::int64_t begin) const {
+  __device__ double operator()(Team group, std::int64_t row, std::int64_t begin) const {
     const T *value = &x(row, begin), *logit = &mu(row, begin);
     const T log_x = log_sum_exp(value, group), log_mu = log_sum_exp(logit, group);
     double terms = 0;

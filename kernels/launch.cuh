@@ -1,12 +1,13 @@
 // The launchers: the only places that say <<<...>>>, and the only ones that test bounds. A kernel gives the body for
-// one entry. Whatever is added up is added up in an order that depends on sizes alone, so the same call gives the same
-// bits.
+// one entry. Whatever is added up is added up in an order that depends on sizes and alignment alone, so the same call
+// gives the same bits.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -61,6 +62,17 @@ struct Matrix {
 template <class T>
 Matrix<T> matrix(const View& v) {
   return {v.as<T>(), v.ld()};
+}
+
+/// Calls body.operator()<n>() with how many entries of runs of `run` neighbours may be read and written at once, in all
+/// of these views.
+template <class T, class Body>
+void with_packs(std::int64_t run, std::initializer_list<const View*> views, Body&& body) {
+  const auto fits = [](const View* view) { return matrix<T>(*view).packs(); };
+  if (run % kPack<T> == 0 && std::all_of(views.begin(), views.end(), fits)) {
+    return body.template operator()<kPack<T>>();
+  }
+  body.template operator()<1>();
 }
 
 /// One row stands for all rows.
@@ -268,45 +280,75 @@ void each_index(std::int64_t n, cudaStream_t stream, Body body) {
   each_entry(1, n, stream, IgnoreRow<Body>{body});
 }
 
-// --- rows: one block each, of one warp where rows are short ---
+// --- rows: one block each, or a few lanes of a warp ---
 
-constexpr int kRowThreads = 512;
+constexpr int kRowThreads = 1024, kWarp = 32;
 
-/// The threads that do one row together.
+/// The threads that do one row together: a block, or so many lanes of a warp.
 class Team {
  public:
-  __device__ int rank() const { return static_cast<int>(threadIdx.x); }
-  __device__ int size() const { return static_cast<int>(blockDim.x); }
+  __device__ explicit Team(int size) : size_(size) {}
+  __device__ int rank() const { return static_cast<int>(threadIdx.x) & (size_ - 1); }
+  __device__ int size() const { return size_; }
 
   /// Combines one value of each thread: a tree within warps, then warp by warp. Every thread gets the result.
   template <class T, class Combine>
   __device__ T reduce(T value, Combine combine) const {
-    constexpr int kWarp = 32;
+    if (size_ < kWarp) {
+      const int lane = static_cast<int>(threadIdx.x) % kWarp;
+      const unsigned own = ((1U << size_) - 1U) << (lane / size_ * size_);
+      for (int step = size_ / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(own, value, step));
+      return value;
+    }
     for (int step = kWarp / 2; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(~0U, value, step));
-    if (size() == kWarp) return value;
+    if (size_ == kWarp) return value;
     __shared__ T of_warp[kRowThreads / kWarp];
     if (rank() % kWarp == 0) of_warp[rank() / kWarp] = value;
     __syncthreads();
     value = of_warp[0];
-    for (int warp = 1; warp < size() / kWarp; ++warp) value = combine(value, of_warp[warp]);
+    for (int warp = 1; warp < size_ / kWarp; ++warp) value = combine(value, of_warp[warp]);
     __syncthreads();  // the array may be used again
     return value;
   }
+
+ private:
+  int size_;  // a power of two
 };
 
 template <class Body>
 __global__ void __launch_bounds__(kRowThreads) each_row_kernel(Body body) {
-  body(std::int64_t{blockIdx.x}, Team{});
+  body(std::int64_t{blockIdx.x}, Team(static_cast<int>(blockDim.x)));
 }
 
-/// Runs body(row, team) for every row of a matrix; the team walks the columns in steps of its size.
+/// Runs body(row, team) for every row of a matrix; the team walks the columns in steps of its size. A thread has some
+/// columns, or, where rows are too few to fill a GPU that way, one.
 template <class Body>
 void each_row(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Body body) {
   if (rows == 0) return;
-  constexpr std::int64_t kEntriesPerThread = 4;
-  int width = 32;
-  while (width < kRowThreads && width * kEntriesPerThread < cols) width *= 2;
+  constexpr std::int64_t kSome = 4, kFull = std::int64_t{1} << 17;
+  const std::int64_t each = rows * cols < kSome * kFull ? 1 : kSome;
+  int width = kWarp;
+  while (width < kRowThreads && width * each < cols) width *= 2;
   each_row_kernel<<<static_cast<unsigned>(rows), static_cast<unsigned>(width), 0, stream>>>(body);
+  PC_CUDA_CHECK(cudaGetLastError());
+}
+
+template <class Body>
+__global__ void __launch_bounds__(kEntryThreads) each_short_row_kernel(std::int64_t rows, int size, Body body) {
+  const std::int64_t row = (std::int64_t{blockIdx.x} * kEntryThreads + threadIdx.x) / size;
+  if (row < rows) body(row, Team(size));
+}
+
+/// The same, where rows may be short and many: then up to a warp does one, and a block several, for which a body must
+/// not wait.
+template <class Body>
+void each_short_row(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Body body) {
+  constexpr std::int64_t kShort = 8 * kWarp, kMany = 1024;
+  if (rows < kMany || cols > kShort) return each_row(rows, cols, stream, body);
+  int size = 1;
+  while (size < kWarp && size < cols) size *= 2;
+  const std::int64_t blocks = (rows * size + kEntryThreads - 1) / kEntryThreads;
+  each_short_row_kernel<<<static_cast<unsigned>(blocks), kEntryThreads, 0, stream>>>(rows, size, body);
   PC_CUDA_CHECK(cudaGetLastError());
 }
 
@@ -330,7 +372,7 @@ struct Largest {
   __device__ void store(double* out, double top) const { *out = top; }
 };
 
-template <class Fold, class Scalars, class Term>
+template <int width, class Fold, class Scalars, class Term>
 struct FoldRow {
   std::int64_t cols;
   double* out;
@@ -343,19 +385,23 @@ struct FoldRow {
     if (team.rank() == 0) values = scalars();
     __syncthreads();
     double total = fold.start(out + row);
-    for (std::int64_t col = team.rank(); col < cols; col += team.size())
-      total = fold(total, run<1>(term, values, row, col));
+    for (std::int64_t col = team.rank() * width; col < cols; col += team.size() * width)
+      total = fold(total, run<width>(term, values, row, col));
     total = team.reduce(total, fold);
     if (team.rank() == 0) fold.store(out + row, total);
   }
 };
 
-/// out[row] = fold of term(values, row, col) over the columns. With no out, the terms are run and dropped.
+/// out[row] = fold of term(values, row, col) over the columns, or of term(values, At<n>). With no out, the terms are
+/// run and dropped.
 template <class Fold, class Scalars, class Term>
 void fold_rows(std::int64_t rows, std::int64_t cols, cudaStream_t stream, double* out, Fold fold, Scalars scalars,
                Term term) {
   if (out == nullptr) return each_entry(rows, cols, stream, scalars, term);
-  each_row(rows, cols, stream, FoldRow<Fold, Scalars, Term>{cols, out, fold, scalars, term});
+  const Job<Term> job{rows, cols, term};
+  with_width(std::span<const Job<Term>>(&job, 1), [&]<int width>() {
+    each_row(rows, cols / width, stream, FoldRow<width, Fold, Scalars, Term>{cols, out, fold, scalars, term});
+  });
 }
 
 template <class Fold, class Term>

@@ -28,9 +28,9 @@ struct PoolArgs {
     PC_CHECK(x.rows() == y.rows() && x.cols() == w.image_count() && y.cols() == w.positions() * w.channels, who,
              "images ", x.shape.text(), " do not fit ", y.shape.text());
     PC_CHECK(x.dtype == y.dtype, who, "dtypes differ");
-    PC_CHECK(pooling != Pooling::max || (w.padding <= w.dilation * (std::min(w.kernel_h, w.kernel_w) - 1)), who,
-             "with padding ", w.padding, " a window of ", w.kernel_h, " x ", w.kernel_w,
-             " may see nothing of the image");
+    const bool sees = w.padding == 0 || (w.dilation == 1 && w.padding < std::min(w.kernel_h, w.kernel_w));
+    PC_CHECK(pooling != Pooling::max || sees, who, "with padding ", w.padding, " a window of ", w.kernel_h, " x ",
+             w.kernel_w, ", dilation ", w.dilation, ", may see nothing of the image");
     with_float(y.dtype, [](auto) {});
   }
   void touches(Touches& t) const { t.read(x).write(y); }
@@ -57,23 +57,31 @@ struct PoolPullbackArgs {
   [[nodiscard]] double flops() const { return static_cast<double>(dy.count() * window.places()); }
 };
 
+/// The first of the largest of several entries; NaN is larger than any.
+template <class T, class Int>
+struct LargestEntry {
+  Int place = -1;
+  T at = 0;
+
+  PC_HD void meet(Int where, T entry) {
+    if (place >= 0 && !(entry > at) && (entry == entry || at != at)) return;
+    place = where;
+    at = entry;
+  }
+};
+
 /// Row * width + column of the largest entry that the window at (out_y, out_x) sees of one channel; `image` points at
 /// the first entry of that channel.
 template <class T, class Int>
 PC_HD Int place_of_largest(const BasicWindow<Int>& w, const T* image, Int out_y, Int out_x) {
-  Int best = -1;
-  T top = 0;
+  LargestEntry<T, Int> best;
   for (Int ky = 0; ky < w.kernel_h; ++ky) {
     for (Int kx = 0; kx < w.kernel_w; ++kx) {
       const Int y = w.at(out_y, ky), x = w.at(out_x, kx);
-      if (!w.inside(y, x)) continue;
-      const T entry = image[(y * w.width + x) * w.channels];
-      if (best >= 0 && !(entry > top) && (entry == entry || top != top)) continue;
-      best = y * w.width + x;
-      top = entry;
+      if (w.inside(y, x)) best.meet(y * w.width + x, image[(y * w.width + x) * w.channels]);
     }
   }
-  return best;
+  return best.place;
 }
 
 /// Sum of what the window at (out_y, out_x) sees of one channel.

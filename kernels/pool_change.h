@@ -94,26 +94,31 @@ template <Activation f, class T, class Int>
 class LargestOf {
  public:
   PC_HD void meet(Int place, T z, T change) {
-    high_.meet(place, z, change, z + change);
-    start_.meet(place, z, change, z);
-    if constexpr (kDips) low_.meet(place, z, change, -(z + change));
+    const T now = z + change;
+    const bool first = high_.place < 0;
+    if (first || now > high_.now || now != now) high_ = {place, now, z, change};
+    if (first || z > high_start_) high_start_ = z;
+    if constexpr (kDips) {
+      if (first || now < low_.now) low_ = {place, now, z, change};
+    }
   }
 
   struct Found {
     Int place;
     T z, change, value;  // f(z + change)
-    bool at_start;       // it was the largest of f(z) too, as far as is known
+    bool at_start;       // f(z) was the largest too, as far as is known
   };
   PC_HD Found found(T leak) const {
-    const T top = scalar::activate<f>(high_.at, leak).value;
+    const T top = scalar::activate<f>(high_.now, leak).value;
+    const bool was_high = high_.z == high_start_;
     if constexpr (kDips) {
-      if (high_.at < T(0)) {
-        const T other = scalar::activate<f>(-low_.at, leak).value;
+      if (high_.now < T(0)) {
+        const T other = scalar::activate<f>(low_.now, leak).value;
         if (other > top) return {low_.place, low_.z, low_.change, other, false};
       }
-      return {high_.place, high_.z, high_.change, top, start_.at >= T(0) && start_.place == high_.place};
+      return {high_.place, high_.z, high_.change, top, was_high && high_start_ >= T(0)};
     }
-    return {high_.place, high_.z, high_.change, top, start_.place == high_.place};
+    return {high_.place, high_.z, high_.change, top, was_high};
   }
 
   /// How far the largest is from `before`, the largest f(z), and the slope of f there.
@@ -126,20 +131,12 @@ class LargestOf {
  private:
   static constexpr bool kDips = f == Activation::gelu || f == Activation::gelu_tanh || f == Activation::silu;
 
-  /// The first of the largest; NaN is larger than any.
   struct End {
     Int place = -1;
-    T at = 0, z = 0, change = 0;
-
-    PC_HD void meet(Int where, T z_there, T change_there, T key) {
-      if (place >= 0 && !(key > at) && (key == key || at != at)) return;
-      place = where;
-      at = key;
-      z = z_there;
-      change = change_there;
-    }
+    T now = 0, z = 0, change = 0;  // now: z + change
   };
-  End high_, low_, start_;
+  End high_, low_;  // the first of the largest, where NaN is larger than any; the first of the smallest
+  T high_start_ = 0;
 };
 
 void pool_map_cpu(const PoolMapArgs&, Share);

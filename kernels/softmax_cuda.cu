@@ -29,10 +29,11 @@ __device__ TopTotal<T> top_and_total(const T* x, std::int64_t n, Team team) {
 template <class T>
 void softmax_typed(const SoftmaxArgs& s, CudaContext& context) {
   const auto from = matrix<T>(s.x), to = matrix<T>(s.y);
+  if (s.x.count() == 0) return;
   const std::int64_t width = s.runs.width_in(s.x), runs = s.x.cols() / width;
   const bool add = s.write == Write::add;
   const SoftmaxRuns of = s.runs;
-  cu::each_row(s.x.rows() * runs, width, context.stream, [=] __device__(std::int64_t number, Team team) {
+  cu::each_short_row(s.x.rows() * runs, width, context.stream, [=] __device__(std::int64_t number, Team team) {
     const std::int64_t row = number / runs, run = number % runs, n = of.seen(run, width);
     const T* x = &from(row, run * width);
     T* y = &to(row, run * width);
@@ -46,10 +47,11 @@ void softmax_typed(const SoftmaxArgs& s, CudaContext& context) {
 template <class T>
 void softmax_pullback_typed(const SoftmaxPullbackArgs& s, CudaContext& context) {
   const auto from = matrix<T>(s.x), slope = matrix<T>(s.dy), to = matrix<T>(s.dx);
+  if (s.x.count() == 0) return;
   const std::int64_t width = s.runs.width_in(s.x), runs = s.x.cols() / width;
   const bool add = s.write == Write::add;
   const SoftmaxRuns of = s.runs;
-  cu::each_row(s.x.rows() * runs, width, context.stream, [=] __device__(std::int64_t number, Team team) {
+  cu::each_short_row(s.x.rows() * runs, width, context.stream, [=] __device__(std::int64_t number, Team team) {
     const std::int64_t row = number / runs, run = number % runs, n = of.seen(run, width);
     const T *x = &from(row, run * width), *dy = &slope(row, run * width);
     T* dx = &to(row, run * width);
