@@ -11,6 +11,7 @@
 #include <numbers>
 #include <span>
 
+#include "experiments/names.h"
 #include "kernels/arithmetic.h"
 #include "kernels/philox.h"
 #include "pc/components.h"
@@ -396,31 +397,43 @@ std::string Classifier::shown(double measured) const {
   return fmt::format("{:.3f} (perplexity {:.2f})", measured, std::exp2(measured));
 }
 
-std::string Classifier::write_text(std::int64_t count) {
+std::string Classifier::write_text(const Writing& how) {
   const Arena& arena = network_->arena();
   const std::int64_t times = feed_.times(), classes = feed_.classes();
+  const std::string& characters = feed_.characters();
   const View input = network_->value(input_, 1);
   const View next = network_->prediction_buffer("mu", network_->graph().node(target_).predictions[0], 1);
   feed_.rewind(feed_.test());
   feed_.record_input(network_->exec(), feed_.test(), input);
   std::vector<double> tokens = arena.read(input);
+  if (!how.prompt.empty()) tokens.clear();
+  for (const char c : how.prompt) {
+    const std::size_t number = characters.find(c);
+    PC_CHECK(number != std::string::npos, "write", "the prompt's character \"", character_name(c), "\" is none of the ",
+             classes, " characters that the run has learned");
+    tokens.push_back(double(number));
+  }
+  if (std::ssize(tokens) > times) tokens.erase(tokens.begin(), tokens.end() - times);
   Trainer writer(*network_, evaluation_spec(), threads_);
   std::string text;
-  for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < how.count; ++i) {
+    const std::size_t known = tokens.size();
+    tokens.resize(
+        static_cast<std::size_t>(times));  // what stands behind the last one is not seen where it is predicted
     arena.write(input, tokens);
     writer.step(1);
     const std::vector<double> all = arena.read(next);
-    const auto* logits = &all[static_cast<std::size_t>((times - 1) * classes)];
+    const auto* logits = &all[(known - 1) * static_cast<std::size_t>(classes)];
     const double top = *std::max_element(logits, logits + classes);
     double total = 0;
-    const auto weight = [&](std::int64_t k) { return std::exp((logits[k] - top) / config_.next_token->temperature); };
+    const auto weight = [&](std::int64_t k) { return std::exp((logits[k] - top) / how.temperature); };
     for (std::int64_t k = 0; k < classes; ++k) total += weight(k);
-    double left =
-        total * philox::uniform(philox::bits(config_.seed, Purpose::text, 0, 0, static_cast<std::uint64_t>(i)));
+    double left = total * philox::uniform(philox::bits(how.seed, Purpose::text, 0, 0, static_cast<std::uint64_t>(i)));
     std::int64_t drawn = 0;
     while (drawn + 1 < classes && (left -= weight(drawn)) >= 0) ++drawn;
-    text.push_back(feed_.characters()[static_cast<std::size_t>(drawn)]);
-    tokens.erase(tokens.begin());
+    text.push_back(characters[static_cast<std::size_t>(drawn)]);
+    tokens.resize(known);
+    if (std::ssize(tokens) == times) tokens.erase(tokens.begin());
     tokens.push_back(double(drawn));
   }
   return text;

@@ -26,6 +26,14 @@ struct EpochResult {
   std::int64_t examples = 0;                // trained by this call: fewer when it went on in mid-epoch
 };
 
+/// How a text is gone on with.
+struct Writing {
+  std::string prompt;      // of characters that the run has learned; empty: the beginning of the test part
+  std::int64_t count = 0;  // characters to write
+  double temperature = 1;  // logits are divided by it
+  std::uint64_t seed = 0;
+};
+
 /// A network, its data and its plans.
 class Classifier {
  public:
@@ -57,9 +65,9 @@ class Classifier {
   }
   /// The measure as text: "97.10%", "0.00123", "2.134 (perplexity 4.39)".
   [[nodiscard]] std::string shown(double measured) const;
-  /// Characters that the network writes one after another behind the first of the test part: each is drawn from what is
-  /// predicted for the end of the sequence. For next_token only.
-  std::string write_text(std::int64_t count);
+  /// What the network writes behind a prompt, one character after another, each drawn from what is predicted to follow
+  /// those before. For next_token only.
+  std::string write_text(const Writing& how);
   /// Energy per sample before and after each step of a relaxation of the sample part, which ends where relax.stop says;
   /// empty for backprop. To be called between epochs.
   std::vector<double> trace();

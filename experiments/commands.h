@@ -45,6 +45,16 @@ struct BenchOptions {
   bool parts = false, accuracy = false;
 };
 
+struct WriteOptions {
+  std::filesystem::path run;
+  std::vector<std::string> overrides;
+  std::string prompt;
+  std::optional<std::int64_t> count;
+  std::optional<double> temperature;
+  std::optional<std::uint64_t> seed;
+  bool last = false;
+};
+
 struct QueryOptions {
   std::filesystem::path run;
   std::string task = "ask";
@@ -67,6 +77,7 @@ struct QueryOptions {
 int run_command(const RunOptions& options, const Common& common);
 int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,
                  const Common& common);
+int write_command(const WriteOptions& options, const Common& common);
 int graph_command(const std::filesystem::path& config, const std::vector<std::string>& overrides,
                   const std::filesystem::path& svg, const Common& common);
 int check_command(const CheckOptions& options, const Common& common);

@@ -27,6 +27,7 @@ constexpr const char* kAbout =
     "  pc bench configs/bench/mlp128.yaml --parts      how fast is a training step, and where does the time go\n"
     "  pc eval runs/quickstart                         measure a run again\n"
     "  pc query runs/quickstart --clamp image=index:0  ask a trained network anything\n"
+    "  pc write runs/shakespeare --prompt ROMEO:       go on with a text\n"
     "  pc list conv2d                                  see what an operator or a network can be told\n\n"
     "Configs are explained key by key in configs/base.yaml. Data is looked for under PC_DATA_DIR.";
 
@@ -187,6 +188,25 @@ void add_query(CLI::App& command, QueryOptions& options) {
       ->type_name("PATH");
 }
 
+constexpr const char* kAboutWrite =
+    "Go on with a text, by a run that has learned one (task: next_token)\n\n"
+    "  pc write runs/shakespeare --prompt \"ROMEO:\" --count 500 --temperature 0.7\n\n"
+    "Each character is drawn from what the network predicts behind those before, as many as its context holds. "
+    "Without\n"
+    "a prompt it goes on where the test part of the text begins, as a finished run does.";
+
+void add_write(CLI::App& command, WriteOptions& options) {
+  command.add_option("RUN", options.run, "A run's folder")->required();
+  command.add_option("--prompt", options.prompt, "What the text begins with")->type_name("TEXT");
+  command.add_option("--count", options.count, "Characters to write (task.next_token.sample)")->check(at_least(1));
+  command
+      .add_option("--temperature", options.temperature,
+                  "Below 1: more of what is likely; above: more surprises (task.next_token.temperature)")
+      ->check(at_least(1e-6));
+  command.add_option("--seed", options.seed, "Another one writes another text (seed)")->check(at_least(0));
+  command.add_flag("--last", options.last, "The last checkpoint rather than the one that validation chose");
+}
+
 void add_set(CLI::App& command, std::vector<std::string>& overrides) {
   command.add_option("--set", overrides, "Override a key: --set learn.epochs=5 --set graph.mlp.widths=[784,64,10]")
       ->take_all()
@@ -230,6 +250,13 @@ int main(int argc, char** argv) {
   add_set(*eval, overrides);
   add_common(*eval, common);
   eval->callback([&] { action = [&] { return eval_command(folder, overrides, last, common); }; });
+
+  WriteOptions write_options;
+  CLI::App* write = app.add_subcommand("write", kAboutWrite);
+  add_write(*write, write_options);
+  add_set(*write, write_options.overrides);
+  add_common(*write, common);
+  write->callback([&] { action = [&] { return write_command(write_options, common); }; });
 
   QueryOptions query_options;
   CLI::App* query = app.add_subcommand("query", kAboutQuery);

@@ -60,4 +60,16 @@ std::string did_you_mean(std::string_view wrong, std::span<const std::string> kn
   return near.empty() ? "; known: " + joined(known) : "; did you mean \"" + near + "\"?";
 }
 
+std::string character_name(char c) {
+  if (c >= 0x20 && c < 0x7F) return {c};
+  return c == '\n' ? "\\n" : "byte " + std::to_string(static_cast<unsigned char>(c));
+}
+
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
+  return text;
+}
+
 }  // namespace pc::experiments

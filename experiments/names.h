@@ -1,4 +1,5 @@
-// Names: the nearest right name for a wrong one, so that a message can say what was probably meant.
+// Names: the nearest right name for a wrong one, so that a message can say what was probably meant; and how text is
+// shown.
 #pragma once
 
 #include <span>
@@ -19,5 +20,11 @@ std::string joined(std::span<const std::string> names);
 
 /// ASCII only: enough for keys and the words of YAML.
 std::string lower_case(std::string_view text);
+
+/// A character of a text: itself, "\n", or "byte 200" where it cannot be shown.
+std::string character_name(char c);
+
+/// Bytes that are no ASCII as "?", since a text may have been cut within a character of several.
+std::string printable(std::string text);
 
 }  // namespace pc::experiments

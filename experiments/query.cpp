@@ -1008,9 +1008,9 @@ const Query::Task& Query::find_task(const std::string& name) {
 void Query::check(const QueryOptions& options, const Config& config) {
   static_cast<void>(find_task(options.task));
   PC_CHECK(!config.next_token || options.task == "ask", "query", "the task ", options.task,
-           " makes no sense for a run that has learned a text (next_token); ask it what follows one: pc query RUN ",
+           " makes no sense for a run that has learned a text (next_token); pc write goes on with one, pc query RUN ",
            "--clamp ", config.classify.input, "=index:0, where ", config.classify.target,
-           " answers; pc eval measures it");
+           " answers, asks what follows one; pc eval measures it");
   const bool says = !options.clamp.empty() || !options.start.empty() || !options.intervene.empty();
   const auto holds = [&](const Names& list, const std::string& node) {
     return std::any_of(list.begin(), list.end(), [&](const std::string& text) { return text.starts_with(node + "="); });

@@ -10,6 +10,7 @@
 
 #include "experiments/classify.h"
 #include "experiments/commands.h"
+#include "experiments/names.h"
 #include "experiments/output.h"
 #include "experiments/progress_line.h"
 #include "pc/checkpoint.h"
@@ -30,14 +31,6 @@ void request_stop(int signal) {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-/// Bytes that are no ASCII as "?", since a text may have been cut within a character of several.
-std::string printable(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
-  }
-  return text;
-}
 
 /// One training run, from its folder's state to the end.
 class Run {
@@ -200,7 +193,9 @@ class Run {
     result["test"][task_.measure()] = test;
     if (config_.next_token) {
       result["test"]["perplexity"] = std::exp2(test);
-      if (config_.next_token->sample > 0) result["sample"] = printable(task_.write_text(config_.next_token->sample));
+      const NextTokenConfig& next = *config_.next_token;
+      const Writing how{.count = next.sample, .temperature = next.temperature, .seed = config_.seed};
+      if (next.sample > 0) result["sample"] = printable(task_.write_text(how));
     }
     result["examples_per_second"] = last.value("examples_per_second", Json());
     result["parameters"] = task_.network().graph().weight_count();

@@ -480,6 +480,9 @@ TEST_CASE("pc query: one trained graph is asked everything") {
                            "relax: {schedule: pc, steps: 8, optimizer: {sgd: {rate: 0.1}}}\n"
                            "learn: {epochs: 15, optimizer: {adam: {rate: 5.0e-3}}}\n";
   REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
+  const Result no_text = run_program(scratch, {"write", run});
+  CHECK(no_text.status == 2);
+  CHECK(has(no_text.err, "has learned no text (task: next_token); pc query asks it"));
   using Json = nlohmann::json;
   const auto query = [&](std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), {"query", run.string()});
@@ -717,7 +720,7 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   std::ofstream(config) << "name: text\ndevice: cpu\nthreads: 1\n"
                         << "data: {set: text, file: " << text.string() << ", batch: 20, validation: 0.1}\n"
                         << "graph: {transformer: {context: 8, entries: 27, width: 16, heads: 2, layers: 1}}\n"
-                           "task: {next_token: {sample: 0}}\nrelax: {schedule: zil}\n"
+                           "task: {next_token: {sample: 30}}\nrelax: {schedule: zil}\n"
                            "learn: {epochs: 20, optimizer: {adam: {rate: 0.01}}}\nsave: {trace: false}\n";
   REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
   const Result few = run_program(scratch, {"run", config, "--out", scratch / "few", "--set",
@@ -751,6 +754,25 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
     CHECK(has(refused.err, "add --clamp tokens=index:0"));
   }
   CHECK(run_program(scratch, {"query", run, "--clamp", "next=index:0", "--clamp", "tokens=index:0"}).status == 0);
+  // What a finished run writes, and what follows a prompt: shorter than the context, as long, and longer.
+  const auto written = [&](std::vector<std::string> more) {
+    std::vector<std::string> args = {"write", run, "--json"};
+    args.insert(args.end(), more.begin(), more.end());
+    const Result wrote = run_program(scratch, args);
+    CAPTURE(wrote.err);
+    REQUIRE(wrote.status == 0);
+    return nlohmann::json::parse(wrote.out)["text"].get<std::string>();
+  };
+  std::ifstream result_file(run / "result.json");
+  CHECK(written({}) == nlohmann::json::parse(result_file)["sample"].get<std::string>());
+  CHECK(written({"--seed", "1", "--temperature", "5"}) != written({"--seed", "2", "--temperature", "5"}));
+  for (const char* prompt : {"bc", "vwxyz\nabc", "wxyz\nabc", "uvwxyz\nabc"}) {
+    CAPTURE(prompt);
+    CHECK(written({"--prompt", prompt, "--count", "30", "--temperature", "0.01"}) == "defghijklmnopqrstuvwxyz\nabcdef");
+  }
+  const Result strange = run_program(scratch, {"write", run, "--prompt", "abC"});
+  CHECK(strange.status == 2);
+  CHECK(has(strange.err, "the prompt's character \"C\" is none of the 27 characters"));
   // What is wrong whatever the data is, is said before it is looked for.
   fs::remove(text);
   const auto message = [&](const char* option, const char* value) {

@@ -4,6 +4,7 @@
 
 #include "experiments/data/bytes.h"
 #include "experiments/data/dataset.h"
+#include "experiments/names.h"
 #include "kernels/check.h"
 
 namespace pc::experiments::sources {
@@ -13,12 +14,6 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kMost = std::int64_t{1} << 31;  // characters: places are kept as int32
 constexpr std::int64_t kLeast = 1000;
-
-/// How a character is shown: itself, or its number where it cannot be.
-std::string shown(std::uint8_t byte) {
-  if (byte >= 0x20 && byte < 0x7F) return {static_cast<char>(byte)};
-  return byte == '\n' ? "\\n" : "byte " + std::to_string(byte);
-}
 
 Examples part(const Bytes& text, const std::array<std::uint8_t, 256>& number, std::size_t begin, std::size_t end) {
   Examples examples;
@@ -44,7 +39,7 @@ DataSet load(const DataRequest& request) {
   for (std::size_t byte = 0; byte < used.size(); ++byte) {
     if (!used[byte]) continue;
     number[byte] = static_cast<std::uint8_t>(set.classes++);
-    set.class_names.push_back(shown(static_cast<std::uint8_t>(byte)));
+    set.class_names.push_back(character_name(static_cast<char>(byte)));
     set.characters.push_back(static_cast<char>(byte));
   }
   const std::size_t last = text.size() - 1, split = last - last / 20;  // nobody knows what follows the last one

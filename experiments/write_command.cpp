@@ -1,0 +1,38 @@
+// pc write: goes on with a text.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "experiments/classify.h"
+#include "experiments/commands.h"
+#include "experiments/names.h"
+#include "pc/checkpoint.h"
+
+namespace pc::experiments {
+
+int write_command(const WriteOptions& options, const Common& common) {
+  const Config config = asked_config(options.run, options.overrides, "write");
+  PC_CHECK(config.next_token, "write", options.run.string(),
+           " has learned no text (task: next_token); pc query asks it");
+  const std::filesystem::path from = trained_weights(options.run, !options.last && config.learn.select_best);
+  const ExecContext where(config.device);
+  Classifier task(config, where);
+  load_checkpoint(from, task.network());
+  const std::string text = task.write_text({.prompt = options.prompt,
+                                            .count = options.count.value_or(config.next_token->sample),
+                                            .temperature = options.temperature.value_or(config.next_token->temperature),
+                                            .seed = options.seed.value_or(config.seed)});
+  if (common.json) {
+    nlohmann::ordered_json result;
+    result["run"] = options.run.string();
+    result["checkpoint"] = from.string();
+    result["prompt"] = printable(options.prompt);
+    result["text"] = printable(text);
+    fmt::print("{}\n", result.dump());
+  } else {
+    fmt::print("{}{}\n", options.prompt, text);
+  }
+  return 0;
+}
+
+}  // namespace pc::experiments
