@@ -60,6 +60,7 @@ Answer ask(Network& network, const Question& question) {
   spec.watch = [&](int step, double energy) {
     answer.energy.push_back(energy / double(question.count));
     if (question.watch) question.watch(step);
+    if (question.tick) question.tick();
   };
   Trainer trainer(network, spec, question.threads);
   const Plan::Outcome outcome = trainer.step(question.count);

@@ -25,6 +25,7 @@ struct Question {
   const Schedule* schedule = nullptr;  // pc or epc
   int threads = 1;
   std::function<void(int step)> watch;  // after each step; the values can then be read
+  std::function<void()> tick;           // after each step too; they cannot
 };
 
 struct Answer {

@@ -228,14 +228,15 @@ graphs::Description asked_graph(const Config& config, const QueryOptions& option
 }  // namespace
 
 Query::Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
-             const ExecContext& where)
-    : Query(config, options, checkpoint, where, load_data(config.data.request)) {}
+             const ExecContext& where, bool quiet)
+    : Query(config, options, checkpoint, where, quiet, load_data(config.data.request)) {}
 
 Query::Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
-             const ExecContext& where, const DataSet& data)
+             const ExecContext& where, bool quiet, const DataSet& data)
     : config_(config),
       options_(options),
       feed_(Exec{}, data, once(config.data), config.seed, sequence_length(config)),
+      progress_(quiet),
       threads_(thread_count(config)) {
   shape_ = data.train.shape;
   if (shape_.size() == 2) shape_.insert(shape_.begin(), 1);
@@ -437,6 +438,13 @@ Rows Query::read_node(NodeId id, std::int64_t count) {
   return Eigen::Map<const Rows>(values.data(), count, node.shape.count());
 }
 
+/// Shows how far so many questions are, of `count` samples each.
+void Query::begin_progress(std::int64_t questions, std::int64_t count) {
+  const std::int64_t chunks = (count + kChunk - 1) / kChunk;
+  steps_done_ = 0;
+  progress_.begin(options_.task, questions * chunks * relaxation(config_, options_).steps, 0, 0);
+}
+
 Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& truth) {
   std::int64_t count = 1;
   for (const Said& s : said) count = std::max(count, std::int64_t(s.values.rows()));
@@ -454,6 +462,7 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
     const std::vector<double> mu = network_->arena().read(network_->prediction_buffer("mu", predictions[0], rows));
     return Eigen::Map<const Rows>(mu.data(), rows, network_->graph().node(read).shape.count());
   };
+  if (!one_of_several_) begin_progress(1, count);
   Settled result;
   result.answer.resize(count, network_->graph().node(read).shape.count());
   result.energies.resize(count);
@@ -477,6 +486,7 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
         if ((step + 1) % every == 0) error.push_back(errors(answer_of(rows), here).sum() / double(count));
       };
     }
+    question.tick = [this] { progress_.update(++steps_done_, ""); };
     const Answer answer = ask(*network_, question);
     result.answer.middleRows(first, rows) = answer_of(rows);
     result.energies.segment(first, rows) = Eigen::Map<const VectorXd>(answer.energies.data(), rows);
@@ -516,6 +526,8 @@ Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& t
 Query::Settled Query::settle_best(const Said& said, NodeId read, const Truth& truth, int repeat) {
   PC_CHECK(options_.starts == 1 || relaxation(config_, options_).init.kind == ValueInit::Kind::normal, "query",
            "--starts ", options_.starts, " needs starts that differ: --set \"relax.init={normal: {sigma: 0.5}}\"");
+  begin_progress(std::int64_t{options_.starts} * repeat, said.values.rows());
+  one_of_several_ = true;
   Settled best = settle_again(said, read, truth, repeat);
   for (int start = 1; start < options_.starts; ++start) {
     const Settled next = settle_again(said, read, {}, repeat);
@@ -525,6 +537,7 @@ Query::Settled Query::settle_best(const Said& said, NodeId read, const Truth& tr
       best.energies[i] = next.energies[i];
     }
   }
+  one_of_several_ = false;
   return best;
 }
 
@@ -1072,6 +1085,10 @@ void Query::check(const QueryOptions& options, const Config& config) {
            "--precision says how well the image is seen; add --by precision, or take it out");
 }
 
-QueryResult Query::run() { return (this->*find_task(options_.task).answer)(); }
+QueryResult Query::run() {
+  QueryResult result = (this->*find_task(options_.task).answer)();
+  progress_.clear();
+  return result;
+}
 
 }  // namespace pc::experiments

@@ -13,6 +13,7 @@
 #include "experiments/feed.h"
 #include "experiments/hopfield.h"
 #include "experiments/png.h"
+#include "experiments/progress_line.h"
 
 namespace pc::experiments {
 
@@ -44,8 +45,9 @@ struct QueryResult {
 /// A run, its data and the network that its checkpoint holds, ready to be asked.
 class Query {
  public:
+  /// `quiet`: without progress on standard error.
   Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
-        const ExecContext& where);
+        const ExecContext& where, bool quiet);
 
   /// Throws where there is no such task, it makes no sense for the run, or an option says nothing to it.
   static void check(const QueryOptions& options, const Config& config);
@@ -63,7 +65,7 @@ class Query {
 
  private:
   Query(const Config& config, const QueryOptions& options, const std::filesystem::path& checkpoint,
-        const ExecContext& where, const DataSet& data);
+        const ExecContext& where, bool quiet, const DataSet& data);
 
   struct Task {
     const char* name;
@@ -90,6 +92,7 @@ class Query {
     Rows values, where;
   };
 
+  void begin_progress(std::int64_t questions, std::int64_t count);
   Settled settle(std::vector<Said> said, NodeId read, const Truth& truth = {});
   Settled settle_again(const Said& said, NodeId read, const Truth& truth, int repeat);
   Settled settle_best(const Said& said, NodeId read, const Truth& truth, int repeat);
@@ -130,6 +133,9 @@ class Query {
   const Config& config_;
   const QueryOptions& options_;
   Feed feed_;
+  ProgressLine progress_;
+  std::int64_t steps_done_ = 0;
+  bool one_of_several_ = false;      // questions whose progress is shown together
   std::vector<std::int64_t> shape_;  // of a picture: {channels, height, width}; empty: examples are none
   Eigen::VectorXd unit_, shift_;     // by entry: in 0..1 a value of the network is (value - shift) * unit
   std::unique_ptr<Network> network_;

@@ -125,7 +125,7 @@ int query_command(const QueryOptions& options, const Common& common) {
   const fs::path arrays = stem.string() + ".h5", picture = stem.string() + ".png";
   check_files(arrays, picture);
   const ExecContext where(config.device);
-  Query query(config, options, from, where);
+  Query query(config, options, from, where, common.quiet);
   const QueryResult result = query.run();
 
   Json out = as_json(result);

@@ -135,6 +135,9 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
     CHECK(has(more.err,
               "relax.schedule: pc -> zil, learn.rate: {cosine: {floor: 1.0e-4}} -> not given, "
               "init: not given -> he; resume"));
+    const Result longer = run_program(scratch, {"run", config, "--out", run, "--resume", "--set", "learn.epochs=9"});
+    CHECK(longer.status == 2);
+    CHECK(has(longer.err, "-> 9 (its learn.rate counts with so many epochs); resume"));
   }
 }
 
