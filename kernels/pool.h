@@ -57,6 +57,40 @@ struct PoolPullbackArgs {
   [[nodiscard]] double flops() const { return static_cast<double>(dy.count() * window.places()); }
 };
 
+/// body(place) for each place, row * width + column, of the image that the window at (out_y, out_x) sees.
+template <class Int, class Body>
+PC_HD void each_seen(const BasicWindow<Int>& w, Int out_y, Int out_x, Body&& body) {
+  for (Int ky = 0; ky < w.kernel_h; ++ky) {
+    for (Int kx = 0; kx < w.kernel_w; ++kx) {
+      const Int y = w.at(out_y, ky), x = w.at(out_x, kx);
+      if (w.inside(y, x)) body(y * w.width + x);
+    }
+  }
+}
+
+/// The same for windows that lie side by side, and body(place, seen): the last one of a row or column has what lies
+/// behind it too, which no window sees.
+template <class Int, class Body>
+PC_HD void each_own(const BasicWindow<Int>& w, Int out_y, Int out_x, Body&& body) {
+  const Int top = w.at(out_y, 0), left = w.at(out_x, 0);
+  const Int bottom = top + 2 * w.kernel_h > w.height ? w.height : top + w.kernel_h;
+  const Int right = left + 2 * w.kernel_w > w.width ? w.width : left + w.kernel_w;
+  for (Int y = top; y < bottom; ++y) {
+    for (Int x = left; x < right; ++x) body(y * w.width + x, y < top + w.kernel_h && x < left + w.kernel_w);
+  }
+}
+
+/// body(first entry of the window's channels in a row of results, its position) for all windows of an image.
+template <class Body>
+void each_window(const Window& w, Body&& body) {
+  const std::int64_t out_height = w.out_height(), out_width = w.out_width();
+  for (std::int64_t out_y = 0; out_y < out_height; ++out_y) {
+    for (std::int64_t out_x = 0; out_x < out_width; ++out_x) {
+      body((out_y * out_width + out_x) * w.channels, out_y, out_x);
+    }
+  }
+}
+
 /// The first of the largest of several entries; NaN is larger than any.
 template <class T, class Int>
 struct LargestEntry {
@@ -75,12 +109,7 @@ struct LargestEntry {
 template <class T, class Int>
 PC_HD Int place_of_largest(const BasicWindow<Int>& w, const T* image, Int out_y, Int out_x) {
   LargestEntry<T, Int> best;
-  for (Int ky = 0; ky < w.kernel_h; ++ky) {
-    for (Int kx = 0; kx < w.kernel_w; ++kx) {
-      const Int y = w.at(out_y, ky), x = w.at(out_x, kx);
-      if (w.inside(y, x)) best.meet(y * w.width + x, image[(y * w.width + x) * w.channels]);
-    }
-  }
+  each_seen(w, out_y, out_x, [&](Int place) { best.meet(place, image[place * w.channels]); });
   return best.place;
 }
 
@@ -88,12 +117,7 @@ PC_HD Int place_of_largest(const BasicWindow<Int>& w, const T* image, Int out_y,
 template <class T, class Int>
 PC_HD T window_sum(const BasicWindow<Int>& w, const T* image, Int out_y, Int out_x) {
   T sum = 0;
-  for (Int ky = 0; ky < w.kernel_h; ++ky) {
-    for (Int kx = 0; kx < w.kernel_w; ++kx) {
-      const Int y = w.at(out_y, ky), x = w.at(out_x, kx);
-      if (w.inside(y, x)) sum += image[(y * w.width + x) * w.channels];
-    }
-  }
+  each_seen(w, out_y, out_x, [&](Int place) { sum += image[place * w.channels]; });
   return sum;
 }
 

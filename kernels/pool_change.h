@@ -91,15 +91,23 @@ struct PoolErrorArgs {
 /// Looks for the largest f(z + change) of a window. Activations grow, or have one dip below zero, so that the largest
 /// is at one of the two ends of what they are applied to: f is evaluated there alone.
 template <Activation f, class T, class Int>
-class LargestOf {
- public:
+struct LargestOf {
+  static constexpr bool kDips = f == Activation::gelu || f == Activation::gelu_tanh || f == Activation::silu;
+
+  struct End {
+    Int place = -1;
+    T now = 0, z = 0, change = 0;  // now: z + change
+  };
+  End high, low;  // the first of the largest, where NaN is larger than any; the first of the smallest
+  T high_start = 0;
+
   PC_HD void meet(Int place, T z, T change) {
     const T now = z + change;
-    const bool first = high_.place < 0;
-    if (first || now > high_.now || now != now) high_ = {place, now, z, change};
-    if (first || z > high_start_) high_start_ = z;
+    const bool first = high.place < 0;
+    if (first || now > high.now || now != now) high = {place, now, z, change};
+    if (first || z > high_start) high_start = z;
     if constexpr (kDips) {
-      if (first || now < low_.now) low_ = {place, now, z, change};
+      if (first || now < low.now) low = {place, now, z, change};
     }
   }
 
@@ -109,16 +117,16 @@ class LargestOf {
     bool at_start;       // f(z) was the largest too, as far as is known
   };
   PC_HD Found found(T leak) const {
-    const T top = scalar::activate<f>(high_.now, leak).value;
-    const bool was_high = high_.z == high_start_;
+    const T top = scalar::activate<f>(high.now, leak).value;
+    const bool was_high = high.z == high_start;
     if constexpr (kDips) {
-      if (high_.now < T(0)) {
-        const T other = scalar::activate<f>(low_.now, leak).value;
-        if (other > top) return {low_.place, low_.z, low_.change, other, false};
+      if (high.now < T(0)) {
+        const T other = scalar::activate<f>(low.now, leak).value;
+        if (other > top) return {low.place, low.z, low.change, other, false};
       }
-      return {high_.place, high_.z, high_.change, top, was_high && high_start_ >= T(0)};
+      return {high.place, high.z, high.change, top, was_high && high_start >= T(0)};
     }
-    return {high_.place, high_.z, high_.change, top, was_high};
+    return {high.place, high.z, high.change, top, was_high};
   }
 
   /// How far the largest is from `before`, the largest f(z), and the slope of f there.
@@ -127,16 +135,6 @@ class LargestOf {
     const T jump = now.at_start ? T(0) : scalar::activate<f>(now.z, leak).value - before;
     return {jump + moved.value, moved.slope};
   }
-
- private:
-  static constexpr bool kDips = f == Activation::gelu || f == Activation::gelu_tanh || f == Activation::silu;
-
-  struct End {
-    Int place = -1;
-    T now = 0, z = 0, change = 0;  // now: z + change
-  };
-  End high_, low_;  // the first of the largest, where NaN is larger than any; the first of the smallest
-  T high_start_ = 0;
 };
 
 void pool_map_cpu(const PoolMapArgs&, Share);

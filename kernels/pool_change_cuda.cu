@@ -69,7 +69,7 @@ struct PoolError {
 
   /// dz of V channels: d where the largest is, elsewhere 0.
   __device__ void bring_back(std::int64_t row, const Site& at, const int (&places)[V], const Pack<T, V>& d) const {
-    cu::each_own(w, at, [&](int place, bool) {
+    each_own(w, at.y, at.x, [&](int place, bool) {
       Pack<T, V> out;
 #pragma unroll
       for (int i = 0; i < V; ++i) out[i] = places[i] == place ? d[i] : T(0);

@@ -74,7 +74,7 @@ struct TileBack {
       });
     }
     const Pack<T, V> delta = dy(At<V>{row, pack * V});
-    cu::each_own(w, at, [&](int place, bool seen) {
+    each_own(w, at.y, at.x, [&](int place, bool seen) {
       Pack<T, V> back;
 #pragma unroll
       for (int i = 0; i < V; ++i) back[i] = (largest ? top[i].place == place : seen) ? by * delta[i] : T(0);
