@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/loops.h"
 
@@ -16,13 +17,9 @@ struct Moments {
 
 template <class T>
 Moments<T> moments(const NormShape& s, const T* x) {
-  T mean = 0, square = 0;
-  if (s.centred) {
-    for (std::int64_t i = 0; i < s.width; ++i) mean += x[i];
-    mean /= T(s.width);
-  }
-  for (std::int64_t i = 0; i < s.width; ++i) square += (x[i] - mean) * (x[i] - mean);
-  return {mean, T(1) / std::sqrt(square / T(s.width) + T(s.epsilon))};
+  const T mean = s.centred ? T(lane_sum(s.width, [=](std::int64_t i) { return x[i]; }) / double(s.width)) : T(0);
+  const double square = lane_sum(s.width, [=](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); });
+  return {mean, T(1) / std::sqrt(T(square / double(s.width)) + T(s.epsilon))};
 }
 
 }  // namespace
@@ -30,17 +27,16 @@ Moments<T> moments(const NormShape& s, const T* x) {
 void norm_cpu(const NormArgs& a, Share share) {
   with_float(a.x.dtype, [&]<class T>(T) {
     const NormShape& s = a.shape;
-    const T *gain = a.gain.as<T>(), *bias = a.bias.as<T>();
     each_row(share, a.x.rows(), [&](std::int64_t row) {
       for (std::int64_t run = 0; run < a.x.cols(); run += s.width) {
         const T* x = a.x.row<T>(row) + run;
-        T* y = a.y.row<T>(row) + run;
-        const auto [mean, scale] = moments(s, x);
-        for (std::int64_t i = 0; i < s.width; ++i) {
-          const T n = (x[i] - mean) * scale;
+        const Moments<T> m = moments(s, x);
+        each_entry(s.width, [=, y = a.y.row<T>(row) + run, gain = a.gain.as<T>(), bias = a.bias.as<T>(),
+                             add = a.write == Write::add](std::int64_t i) {
+          const T n = (x[i] - m.mean) * m.scale;
           const T value = (gain == nullptr ? n : gain[i] * n) + (bias == nullptr ? T(0) : bias[i]);
-          y[i] = (a.write == Write::add ? y[i] : T(0)) + value;
-        }
+          y[i] = (add ? y[i] : T(0)) + value;
+        });
       }
     });
   });
@@ -49,23 +45,20 @@ void norm_cpu(const NormArgs& a, Share share) {
 void norm_pullback_cpu(const NormPullbackArgs& a, Share share) {
   with_float(a.x.dtype, [&]<class T>(T) {
     const NormShape& s = a.shape;
-    const T* gain = a.gain.as<T>();
+    std::vector<T> back(static_cast<std::size_t>(s.width));
     each_row(share, a.x.rows(), [&](std::int64_t row) {
       for (std::int64_t run = 0; run < a.x.cols(); run += s.width) {
-        const T *x = a.x.row<T>(row) + run, *dy = a.dy.row<T>(row) + run;
-        T* dx = a.dx.row<T>(row) + run;
-        const auto [mean, scale] = moments(s, x);
-        T sum = 0, along = 0;  // of g, and of g n
-        for (std::int64_t i = 0; i < s.width; ++i) {
-          const T g = gain == nullptr ? dy[i] : gain[i] * dy[i];
-          sum += g;
-          along += g * ((x[i] - mean) * scale);
-        }
-        const T mean_g = s.centred ? sum / T(s.width) : T(0), mean_along = along / T(s.width);
-        for (std::int64_t i = 0; i < s.width; ++i) {
-          const T g = gain == nullptr ? dy[i] : gain[i] * dy[i], n = (x[i] - mean) * scale;
-          dx[i] = (a.write == Write::add ? dx[i] : T(0)) + scale * (g - mean_g - n * mean_along);
-        }
+        const T *x = a.x.row<T>(row) + run, *dy = a.dy.row<T>(row) + run, *gain = a.gain.as<T>();
+        T* g = back.data();
+        const Moments<T> m = moments(s, x);
+        each_entry(s.width, [=](std::int64_t i) { g[i] = gain == nullptr ? dy[i] : gain[i] * dy[i]; });
+        const double sum = s.centred ? lane_sum(s.width, [=](std::int64_t i) { return g[i]; }) : 0;
+        const double along = lane_sum(s.width, [=](std::int64_t i) { return g[i] * ((x[i] - m.mean) * m.scale); });
+        const T mean_g = T(sum / double(s.width)), mean_along = T(along / double(s.width));
+        each_entry(s.width, [=, dx = a.dx.row<T>(row) + run, add = a.write == Write::add](std::int64_t i) {
+          const T n = (x[i] - m.mean) * m.scale;
+          dx[i] = (add ? dx[i] : T(0)) + m.scale * (g[i] - mean_g - n * mean_along);
+        });
       }
     });
   });
@@ -77,13 +70,14 @@ void norm_gain_cpu(const NormGainArgs& a, Share share) {
     const NormShape& s = a.shape;
     const auto [begin, end] = share.of(s.width);
     if (begin == end) return;
-    T* out = a.dgain.as<T>();
-    if (a.write == Write::set) std::fill(out + begin, out + end, T(0));
+    T* out = a.dgain.as<T>() + begin;
+    if (a.write == Write::set) std::fill_n(out, end - begin, T(0));
     for (std::int64_t row = 0; row < a.x.rows(); ++row) {
       for (std::int64_t run = 0; run < a.x.cols(); run += s.width) {
-        const T *x = a.x.row<T>(row) + run, *dy = a.dy.row<T>(row) + run;
-        const auto [mean, scale] = moments(s, x);
-        for (std::int64_t i = begin; i < end; ++i) out[i] += dy[i] * ((x[i] - mean) * scale);
+        const T *x = a.x.row<T>(row) + run, *dy = a.dy.row<T>(row) + run + begin;
+        const Moments<T> m = moments(s, x);
+        each_entry(end - begin,
+                   [=, own = x + begin](std::int64_t i) { out[i] += dy[i] * ((own[i] - m.mean) * m.scale); });
       }
     }
   });
