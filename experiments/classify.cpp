@@ -143,7 +143,9 @@ void Classifier::check_nodes(const Graph& graph) const {
   const std::int64_t width = config_.examples ? feed_.size() : feed_.label_size();
   check(target.shape.count() == width, target, " has shape ", target.shape.text(), ", but ", set, " has ",
         config_.examples ? width : feed_.classes(), config_.examples ? " values an example" : " classes",
-        config_.next_token ? " for each of " + std::to_string(feed_.times()) + " characters" : "");
+        config_.next_token ? " for each of " + std::to_string(feed_.times()) +
+                                 " characters; the network's `entries`, and `outputs` if it has them, must be as many"
+                           : "");
   check(connected(graph, input_, target_), target, " is joined to node ", input.name,
         " by no edges, in either direction, so nothing can be learned of it; graph.unroll has to be as many sweeps as "
         "there are edges on the way");
@@ -407,10 +409,14 @@ std::string Classifier::write_text(const Writing& how) {
   feed_.record_input(network_->exec(), feed_.test(), input);
   std::vector<double> tokens = arena.read(input);
   if (!how.prompt.empty()) tokens.clear();
-  for (const char c : how.prompt) {
-    const std::size_t number = characters.find(c);
-    PC_CHECK(number != std::string::npos, "write", "the prompt's character \"", character_name(c), "\" is none of the ",
-             classes, " characters that the run has learned");
+  for (std::size_t i = 0; i < how.prompt.size(); ++i) {
+    const std::size_t number = characters.find(how.prompt[i]);
+    if (number == std::string::npos) {
+      std::string known;
+      for (const char c : characters) known += (known.empty() ? "" : " ") + character_name(c);
+      fail("write", "the prompt's character ", i + 1, ", ", character_name(how.prompt[i]),
+           ", is none that the run has learned; these are: ", known);
+    }
     tokens.push_back(double(number));
   }
   if (std::ssize(tokens) > times) tokens.erase(tokens.begin(), tokens.end() - times);
@@ -432,6 +438,7 @@ std::string Classifier::write_text(const Writing& how) {
     std::int64_t drawn = 0;
     while (drawn + 1 < classes && (left -= weight(drawn)) >= 0) ++drawn;
     text.push_back(characters[static_cast<std::size_t>(drawn)]);
+    if (how.tell) how.tell(text.back());
     tokens.resize(known);
     if (std::ssize(tokens) == times) tokens.erase(tokens.begin());
     tokens.push_back(double(drawn));

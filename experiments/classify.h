@@ -32,6 +32,7 @@ struct Writing {
   std::int64_t count = 0;  // characters to write
   double temperature = 1;  // logits are divided by it
   std::uint64_t seed = 0;
+  std::function<void(char)> tell = {};  // each character as it is drawn
 };
 
 /// A network, its data and its plans.

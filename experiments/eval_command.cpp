@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "experiments/classify.h"
@@ -30,6 +32,7 @@ int eval_command(const std::filesystem::path& run, const std::vector<std::string
     result["validation"][task.measure()] = task.evaluate(task.feed().validation());
   }
   result["test"][task.measure()] = task.evaluate(task.feed().test());
+  if (config.next_token) result["test"]["perplexity"] = std::exp2(result["test"][task.measure()].get<double>());
   result["parameters"] = task.network().graph().weight_count();
   if (common.json) {
     fmt::print("{}\n", result.dump());

@@ -3,8 +3,14 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
 #include <functional>
 #include <iostream>
 #include <limits>
@@ -13,6 +19,7 @@
 
 #include "experiments/commands.h"
 #include "experiments/names.h"
+#include "pc/replacement.h"
 
 namespace {
 
@@ -32,6 +39,16 @@ constexpr const char* kAbout =
     "Configs are explained key by key in configs/base.yaml. Data is looked for under PC_DATA_DIR.";
 
 constexpr double kLargest = std::numeric_limits<double>::max();
+constexpr double kMost = 1e9;                         // of what is counted: more would fit no machine
+constexpr double kMostSeed = 18446744073709549568.0;  // the largest number below 2^64
+
+/// Ends a command that a signal interrupts: nothing half written stays behind.
+void stop_at_once(int) {
+  pc::Replacement::drop_all();
+  constexpr std::string_view kSaid = "\npc: stopped by a signal\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kSaid.data(), kSaid.size());
+  ::_exit(static_cast<int>(pc::ExitStatus::failed));
+}
 
 constexpr const char* kFooter =
     "Exit status: 0 done; 1 the run or check failed, or was stopped by a signal; 2 wrong usage, config or data.";
@@ -42,12 +59,19 @@ CLI::Validator between(double least, double most) {
             double value = 0;
             if (CLI::detail::lexical_cast(text, value) && value >= least && value <= most) return std::string();
             return most == kLargest ? fmt::format("it must be a number of at least {:g}", least)
-                                    : fmt::format("it must be a number from {:g} to {:g}", least, most);
+                                    : fmt::format("it must be a number from {:.15g} to {:.15g}", least, most);
           },
           ""};
 }
 
 CLI::Validator at_least(double least) { return between(least, kLargest); }
+
+/// `status`, where all that was printed has gone out.
+int once_written(int status) {
+  if (std::cout.flush() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+  std::cerr << "pc: cannot write to standard output: " << std::strerror(errno) << '\n';
+  return static_cast<int>(pc::ExitStatus::failed);
+}
 
 void add_common(CLI::App& command, Common& common) {
   command.add_flag("--json", common.json, "One JSON object on standard output; logs stay on standard error");
@@ -79,11 +103,13 @@ void add_check(CLI::App& command, CheckOptions& options) {
       ->type_name("RELATIVE")
       ->check(at_least(0));
   command.add_option("--device", options.device, "In place of the config's: cpu, cuda or cuda:1")->type_name("NAME");
-  command.add_option("--batch", options.batch, "Samples, in place of check.batch")->type_name("N")->check(at_least(1));
+  command.add_option("--batch", options.batch, "Samples, in place of check.batch")
+      ->type_name("N")
+      ->check(between(1, kMost));
   command.add_flag("--random", options.random, "A random batch; data is not looked for");
   command.add_option("--after", options.after, "Compare the weights too, after N updates by each")
       ->type_name("N")
-      ->check(at_least(1));
+      ->check(between(1, kMost));
   command.add_flag(
       "--gemm", options.gemm,
       "How far gradients in float32 are from those of the same schedule in float64, for each arithmetic of "
@@ -114,10 +140,10 @@ void add_bench(CLI::App& command, BenchOptions& options) {
   command.add_option("--device", options.device, "In place of the config's: cpu, cuda or cuda:1")->type_name("NAME");
   command.add_option("--steps", options.steps, "Time so many steps one by one (60 and more; slow steps: at least 5)")
       ->type_name("N")
-      ->check(at_least(1));
+      ->check(between(1, kMost));
   command.add_option("--batch", options.batch, "Samples, in place of data.batch (task check: check.batch)")
       ->type_name("N")
-      ->check(at_least(1));
+      ->check(between(1, kMost));
   command.add_flag("--parts", options.parts, "Run the calls alone: time by part and kernel");
   command.add_flag("--accuracy", options.accuracy, "Compare each parameter's gradient with float64's");
 }
@@ -159,8 +185,8 @@ void add_query(CLI::App& command, QueryOptions& options) {
   list("--intervene", options.intervene, "The node is set to these values, and tells nothing about its causes");
   command.add_option("--part", options.part, "Examples of train, validation or test")->type_name("PART");
   command.add_option("--count", options.count, "How many examples, pairs of them, samples, or images a class")
-      ->check(at_least(1));
-  command.add_option("--first", options.first, "The first example's number")->check(at_least(0));
+      ->check(between(1, kMost));
+  command.add_option("--first", options.first, "The first example's number")->check(between(0, kMost));
   auto* keep = command.add_option("--keep", options.keep, "The part of the image that is known")->type_name("PART");
   command.add_option("--hide", options.hide, "The part that is not known")->type_name("PART")->excludes(keep);
   command.add_flag("--with-label", options.with_label, "complete: clamp the label too");
@@ -169,19 +195,19 @@ void add_query(CLI::App& command, QueryOptions& options) {
   command.add_option("--precision", options.precision, "denoise --by precision: 1 / variance of what is seen (1)")
       ->check(at_least(0));
   command.add_option("--repeat", options.repeat, "recall from noise: how often an answer is shown again (30)")
-      ->check(at_least(1));
+      ->check(between(1, kMost));
   command.add_option("--starts", options.starts, "recall: from so many random starts, keeping the least energy")
-      ->check(at_least(1));
+      ->check(between(1, kMost));
   command.add_option("--threshold", options.threshold, "Success below this error (noise: 0.005, parts: 0.001)")
       ->check(at_least(0));
   command.add_flag("--baselines", options.baselines, "recall and replay: Hopfield networks on the same data");
   command.add_option("--latent", options.latent, "interpolate: the node to move along")->type_name("NODE");
-  command.add_option("--steps", options.steps, "Of relaxation")->check(at_least(1));
+  command.add_option("--steps", options.steps, "Of relaxation")->check(between(1, kMost));
   command.add_option("--rate", options.rate, "Of relaxation by gradient descent: a number or auto");
   command.add_option("--momentum", options.momentum, "Of relaxation")->check(between(0, 0.999999));
   command.add_option("--temperature", options.temperature, "Above 0: Langevin dynamics")->check(at_least(0));
   command.add_option("--schedule", options.schedule, "pc, or epc (errors as variables; graphs without cycles)");
-  command.add_option("--seed", options.seed, "Of noise, random parts and random starts")->check(at_least(0));
+  command.add_option("--seed", options.seed, "Of noise, random parts and random starts")->check(between(0, kMostSeed));
   command
       .add_option("--out", options.out,
                   "Beginning of the files' names, or a folder and / (RUN/); only earlier answers are replaced")
@@ -198,12 +224,13 @@ constexpr const char* kAboutWrite =
 void add_write(CLI::App& command, WriteOptions& options) {
   command.add_option("RUN", options.run, "A run's folder")->required();
   command.add_option("--prompt", options.prompt, "What the text begins with")->type_name("TEXT");
-  command.add_option("--count", options.count, "Characters to write (task.next_token.sample)")->check(at_least(1));
+  command.add_option("--count", options.count, "Characters to write (task.next_token.sample)")
+      ->check(between(1, kMost));
   command
       .add_option("--temperature", options.temperature,
                   "Below 1: more of what is likely; above: more surprises (task.next_token.temperature)")
       ->check(at_least(1e-6));
-  command.add_option("--seed", options.seed, "Another one writes another text (seed)")->check(at_least(0));
+  command.add_option("--seed", options.seed, "Another one writes another text (seed)")->check(between(0, kMostSeed));
   command.add_flag("--last", options.last, "The last checkpoint rather than the one that validation chose");
 }
 
@@ -329,7 +356,7 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : kBadInput;
+    return app.exit(e) == 0 ? once_written(0) : kBadInput;
   }
 
   const auto console = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
@@ -337,8 +364,10 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(std::make_shared<spdlog::logger>("pc", console));
   spdlog::set_pattern("%v");
   spdlog::flush_on(spdlog::level::info);
+  std::signal(SIGINT, stop_at_once);  // pc run has ways of its own, once it has something to save
+  std::signal(SIGTERM, stop_at_once);
   try {
-    return action();
+    return once_written(action());
   } catch (const pc::Error& e) {
     std::cerr << "pc: " << e.what() << '\n';
     return static_cast<int>(e.status());

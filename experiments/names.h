@@ -21,10 +21,10 @@ std::string joined(std::span<const std::string> names);
 /// ASCII only: enough for keys and the words of YAML.
 std::string lower_case(std::string_view text);
 
-/// A character of a text: itself, "\n", or "byte 200" where it cannot be shown.
+/// A byte of a text: itself, "\n", or "byte 200" where it cannot be shown.
 std::string character_name(char c);
 
-/// Bytes that are no ASCII as "?", since a text may have been cut within a character of several.
-std::string printable(std::string text);
+/// Valid UTF-8: what is none, as a text may be that was cut within a character, becomes U+FFFD.
+std::string printable(const std::string& text);
 
 }  // namespace pc::experiments

@@ -439,10 +439,10 @@ Rows Query::read_node(NodeId id, std::int64_t count) {
 }
 
 /// Shows how far so many questions are, of `count` samples each.
-void Query::begin_progress(std::int64_t questions, std::int64_t count) {
+void Query::begin_progress(const std::string& what, std::int64_t questions, std::int64_t count) {
   const std::int64_t chunks = (count + kChunk - 1) / kChunk;
   steps_done_ = 0;
-  progress_.begin(options_.task, questions * chunks * relaxation(config_, options_).steps, 0, 0);
+  progress_.begin(what, questions * chunks * relaxation(config_, options_).steps, 0, 0);
 }
 
 Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& truth) {
@@ -462,7 +462,7 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
     const std::vector<double> mu = network_->arena().read(network_->prediction_buffer("mu", predictions[0], rows));
     return Eigen::Map<const Rows>(mu.data(), rows, network_->graph().node(read).shape.count());
   };
-  if (!one_of_several_) begin_progress(1, count);
+  if (!one_of_several_) begin_progress(options_.task, 1, count);
   Settled result;
   result.answer.resize(count, network_->graph().node(read).shape.count());
   result.energies.resize(count);
@@ -523,10 +523,11 @@ Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& t
 
 /// The same from `--starts` random starts; of each row the answer of least energy. What is kept along the steps is the
 /// first start's.
-Query::Settled Query::settle_best(const Said& said, NodeId read, const Truth& truth, int repeat) {
+Query::Settled Query::settle_best(const std::string& what, const Said& said, NodeId read, const Truth& truth,
+                                  int repeat) {
   PC_CHECK(options_.starts == 1 || relaxation(config_, options_).init.kind == ValueInit::Kind::normal, "query",
            "--starts ", options_.starts, " needs starts that differ: --set \"relax.init={normal: {sigma: 0.5}}\"");
-  begin_progress(std::int64_t{options_.starts} * repeat, said.values.rows());
+  begin_progress(what, std::int64_t{options_.starts} * repeat, said.values.rows());
   one_of_several_ = true;
   Settled best = settle_again(said, read, truth, repeat);
   for (int start = 1; start < options_.starts; ++start) {
@@ -825,7 +826,7 @@ QueryResult Query::recall() {
     }
     // A part settles in one go where the node itself is read; else the answer is shown again until it stands.
     const int repeat = cue.noise < 0 && read == image_ ? 1 : options_.repeat > 0 ? options_.repeat : 30;
-    const Settled settled = settle_best(said, read, truth, repeat);
+    const Settled settled = settle_best("recall, " + cue.name + ":", said, read, truth, repeat);
     const VectorXd error = errors(settled.answer, truth);
     const auto recalled = (error.array() < cue.success).count();
     result.measured.push_back({cue.name + "/recalled", double(recalled) / double(count), QueryMeasure::kShare});

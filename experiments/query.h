@@ -92,10 +92,10 @@ class Query {
     Rows values, where;
   };
 
-  void begin_progress(std::int64_t questions, std::int64_t count);
+  void begin_progress(const std::string& what, std::int64_t questions, std::int64_t count);
   Settled settle(std::vector<Said> said, NodeId read, const Truth& truth = {});
   Settled settle_again(const Said& said, NodeId read, const Truth& truth, int repeat);
-  Settled settle_best(const Said& said, NodeId read, const Truth& truth, int repeat);
+  Settled settle_best(const std::string& what, const Said& said, NodeId read, const Truth& truth, int repeat);
   [[nodiscard]] Rows read_node(NodeId node, std::int64_t count);
   [[nodiscard]] std::vector<Said> asked_for();
   [[nodiscard]] std::vector<Said> asked_beside(const std::vector<Said>& own, NodeId read);

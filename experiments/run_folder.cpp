@@ -206,11 +206,10 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
     const ConfigTree then = comparable(before, longer), now = comparable(config.tree, longer);
     std::vector<std::string> changes;
     list_changes(&then, &now, changes);
-    const bool epochs = std::any_of(changes.begin(), changes.end(),
-                                    [](const std::string& change) { return change.starts_with("learn.epochs:"); });
+    const bool epochs = changes.size() == 1 && changes[0].starts_with("learn.epochs:");
     PC_CHECK(changes.empty(), "run", path_.string(), " was started with another config: ", joined(changes),
-             epochs ? " (its learn.rate counts with so many epochs)" : "", "; resume with the same one (",
-             saved.string(), "), or start afresh with --force");
+             epochs ? " (its learn.rate depends on how long the run is)" : "", "; resume with the same one (pc run ",
+             saved.string(), " --out ", path_.string(), " --resume), or start afresh with --force");
     resumes_ = fs::exists(checkpoint(), error);
     *metrics_ = read_metrics(path_ / kMetrics);
     PC_CHECK(resumes_ || metrics_->empty(), "run", path_.string(),

@@ -1,6 +1,7 @@
 // pc write: goes on with a text.
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "experiments/classify.h"
@@ -18,10 +19,21 @@ int write_command(const WriteOptions& options, const Common& common) {
   const ExecContext where(config.device);
   Classifier task(config, where);
   load_checkpoint(from, task.network());
-  const std::string text = task.write_text({.prompt = options.prompt,
-                                            .count = options.count.value_or(config.next_token->sample),
-                                            .temperature = options.temperature.value_or(config.next_token->temperature),
-                                            .seed = options.seed.value_or(config.seed)});
+
+  const NextTokenConfig& next = *config.next_token;
+  Writing how{.prompt = options.prompt,
+              .count = options.count.value_or(next.sample > 0 ? next.sample : NextTokenConfig{}.sample),
+              .temperature = options.temperature.value_or(next.temperature),
+              .seed = options.seed.value_or(config.seed)};
+  bool begun = false;
+  if (!common.json) {
+    how.tell = [&](char c) {
+      fmt::print("{}{}", begun ? "" : how.prompt, c);
+      std::fflush(stdout);
+      begun = true;
+    };
+  }
+  const std::string text = task.write_text(how);
   if (common.json) {
     nlohmann::ordered_json result;
     result["run"] = options.run.string();
@@ -30,7 +42,7 @@ int write_command(const WriteOptions& options, const Common& common) {
     result["text"] = printable(text);
     fmt::print("{}\n", result.dump());
   } else {
-    fmt::print("{}{}\n", options.prompt, text);
+    fmt::print("\n");
   }
   return 0;
 }

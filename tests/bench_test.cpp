@@ -171,8 +171,8 @@ TEST_CASE("pc bench: wrong use ends with status 2, divergence is told") {
   fails({}, "CONFIG");
   fails({config, "--set", "relax.step=3"}, "did you mean \"steps\"?");
   fails({config, "--set", "task.check.clamp=[imag]"}, "imag");
-  fails({config, "--steps", "0"}, "--steps: it must be a number of at least 1");
-  fails({config, "--batch", "-1"}, "--batch: it must be a number of at least 1");
+  fails({config, "--steps", "0"}, "--steps: it must be a number from 1 to 1000000000");
+  fails({config, "--batch", "-1"}, "--batch: it must be a number from 1 to 1000000000");
   fails({config, "--device", "tpu"}, "tpu");
   fails({config, "--partz"}, "--partz");
   CHECK(bench_json(scratch, config, {"--set", "relax.optimizer.sgd.rate=1.0e+30"})["sound"] == false);

@@ -609,7 +609,7 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"recall", "--threshold", "-1"}, "--threshold: it must be a number of at least 0");
     fails({"recall", "--threshold", "nan"}, "--threshold: it must be a number of at least 0");
     fails({"classify", "--momentum", "nan"}, "--momentum: it must be a number from 0 to 0.999999");
-    fails({"complete", "--seed", "-1"}, "--seed: it must be a number of at least 0");
+    fails({"complete", "--seed", "-1"}, "--seed: it must be a number from 0 to");
     fails({"sample", "--temperature", "0.01", "--momentum", "0.5"}, "write --momentum 0");
     // What the run has learned from stays as it was, and what a question does not heed is no part of it.
     for (const char* key :
@@ -772,7 +772,7 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   }
   const Result strange = run_program(scratch, {"write", run, "--prompt", "abC"});
   CHECK(strange.status == 2);
-  CHECK(has(strange.err, "the prompt's character \"C\" is none of the 27 characters"));
+  CHECK(has(strange.err, "the prompt's character 3, C, is none that the run has learned; these are: \\n a b c"));
   // What is wrong whatever the data is, is said before it is looked for.
   fs::remove(text);
   const auto message = [&](const char* option, const char* value) {

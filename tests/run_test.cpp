@@ -137,7 +137,7 @@ TEST_CASE("pc run: trains, reports, and leaves a whole folder") {
               "init: not given -> he; resume"));
     const Result longer = run_program(scratch, {"run", config, "--out", run, "--resume", "--set", "learn.epochs=9"});
     CHECK(longer.status == 2);
-    CHECK(has(longer.err, "-> 9 (its learn.rate counts with so many epochs); resume"));
+    CHECK(has(longer.err, "-> 9 (its learn.rate depends on how long the run is); resume"));
   }
 }
 
