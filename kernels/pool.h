@@ -73,10 +73,10 @@ PC_HD void each_seen(const BasicWindow<Int>& w, Int out_y, Int out_x, Body&& bod
 template <class Int, class Body>
 PC_HD void each_own(const BasicWindow<Int>& w, Int out_y, Int out_x, Body&& body) {
   const Int top = w.at(out_y, 0), left = w.at(out_x, 0);
-  const Int bottom = top + 2 * w.kernel_h > w.height ? w.height : top + w.kernel_h;
-  const Int right = left + 2 * w.kernel_w > w.width ? w.width : left + w.kernel_w;
-  for (Int y = top; y < bottom; ++y) {
-    for (Int x = left; x < right; ++x) body(y * w.width + x, y < top + w.kernel_h && x < left + w.kernel_w);
+  const Int end_y = top + 2 * w.kernel_h > w.height ? w.height : top + w.kernel_h;
+  const Int end_x = left + 2 * w.kernel_w > w.width ? w.width : left + w.kernel_w;
+  for (Int y = top; y < end_y; ++y) {
+    for (Int x = left; x < end_x; ++x) body(y * w.width + x, y < top + w.kernel_h && x < left + w.kernel_w);
   }
 }
 
