@@ -424,8 +424,7 @@ std::string Classifier::write_text(const Writing& how) {
   std::string text;
   for (std::int64_t i = 0; i < how.count; ++i) {
     const std::size_t known = tokens.size();
-    tokens.resize(
-        static_cast<std::size_t>(times));  // what stands behind the last one is not seen where it is predicted
+    tokens.resize(static_cast<std::size_t>(times));  // nothing behind the last one is seen from there
     arena.write(input, tokens);
     writer.step(1);
     const std::vector<double> all = arena.read(next);

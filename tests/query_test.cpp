@@ -1,7 +1,10 @@
 // Questions to networks, held to closed forms of linear graphs: conditional means, interventions, Langevin dynamics,
 // Kalman updates, covariance learning, sequence memory (oracles O9, O17 to O19 and O21). And what the program answers.
 #include <Eigen/Dense>
+#include <chrono>
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "experiments/ask.h"
 #include "experiments/hopfield.h"
@@ -773,6 +776,17 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   const Result strange = run_program(scratch, {"write", run, "--prompt", "abC"});
   CHECK(strange.status == 2);
   CHECK(has(strange.err, "the prompt's character 3, C, is none that the run has learned; these are: \\n a b c"));
+  // What cannot be printed is no success, and what has been written when a signal comes stands there.
+  const fs::path out = scratch / "written", err = scratch / "said";
+  CHECK(wait_for(start({"write", run}, "/dev/full", err)) == 1);
+  CHECK(has(read(err), "cannot write to standard output"));
+  const pid_t writer = start({"write", run, "--prompt", "abc", "--count", "100000000"}, out, err);
+  const auto begun = [&] { return fs::exists(out) && fs::file_size(out) > 100; };
+  for (int wait = 0; wait < 600 && !begun(); ++wait) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  kill(writer, SIGINT);
+  CHECK(wait_for(writer) == 1);
+  CHECK(read(err) == "\npc: stopped by a signal\n");
+  CHECK(read(out).starts_with("abcdefg"));
   // What is wrong whatever the data is, is said before it is looked for.
   fs::remove(text);
   const auto message = [&](const char* option, const char* value) {

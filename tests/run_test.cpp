@@ -10,6 +10,7 @@
 #include "experiments/output.h"
 #include "pc/h5.h"
 #include "pc/op.h"
+#include "pc/replacement.h"
 #include "pc/schedule.h"
 #include "tests/program.h"
 #include "tests/small_disk.h"
@@ -155,6 +156,19 @@ TEST_CASE("a run removes what a killed one was writing, and no file of somebody 
     CAPTURE(name);
     CHECK(read(run / name) == "mine");
   }
+}
+
+TEST_CASE("a program that a signal ends removes what would have taken a file's place, and nothing else") {
+  const Scratch scratch;
+  std::ofstream(scratch / "a") << "old";
+  pc::Replacement first(scratch / "a"), second(scratch / "b"), third(scratch / "c");
+  for (const auto* each : {&first, &second, &third}) std::ofstream(each->path()) << "new";
+  second.take_place();
+  pc::Replacement::drop_all();
+  CHECK(!fs::exists(first.path()));
+  CHECK(!fs::exists(third.path()));
+  CHECK(read(scratch / "a") == "old");
+  CHECK(read(scratch / "b") == "new");
 }
 
 TEST_CASE("a text that the disk has no room for: the run has failed, and the old file is whole") {
