@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <cmath>
-
 #include <nlohmann/json.hpp>
 
 #include "experiments/classify.h"

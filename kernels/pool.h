@@ -113,14 +113,6 @@ PC_HD Int place_of_largest(const BasicWindow<Int>& w, const T* image, Int out_y,
   return best.place;
 }
 
-/// Sum of what the window at (out_y, out_x) sees of one channel.
-template <class T, class Int>
-PC_HD T window_sum(const BasicWindow<Int>& w, const T* image, Int out_y, Int out_x) {
-  T sum = 0;
-  each_seen(w, out_y, out_x, [&](Int place) { sum += image[place * w.channels]; });
-  return sum;
-}
-
 /// What comes back to the entry at (y, x) of one channel; `image` (null: of sums) and `delta` point at the channel's
 /// first entries of x and dy.
 template <class T, class Int>
