@@ -91,7 +91,7 @@ struct LearnConfig {
 };
 
 struct SaveConfig {
-  std::int64_t every_batches = 0;  // checkpoint within epochs too; 0: after each epoch only
+  std::int64_t every_batches = 0;  // checkpoint within epochs too; 0: after epochs only
   bool trace = true;               // energy along the relaxation of one fixed batch, after each epoch
 };
 

@@ -61,6 +61,10 @@ class Run {
     spdlog::info("resumed from {} at epoch {}, batch {}", folder_.checkpoint().string(), at_.epoch + 1, at_.batch);
   }
 
+  [[nodiscard]] bool validates() const { return task_.feed().validation().count > 0; }
+  /// Whether validation says which epoch is tested; else it is the last one.
+  [[nodiscard]] bool chooses() const { return config_.learn.select_best && validates(); }
+
   void describe() {
     const Graph& graph = task_.network().graph();
     spdlog::info("{}: {} nodes, {} edges, {} parameters; {} with {} on {} ({})", config_.name, graph.node_count(),
@@ -75,10 +79,19 @@ class Run {
   }
 
   void save() {
+    const auto start = Clock::now();
     at_.seconds = seconds_before_ + seconds_since(start_);
     at_.extra = std::to_string(best_epoch_);
     const std::vector<std::string> kept = task_.kept_buffers();
     save_checkpoint(folder_.checkpoint(), task_.network(), kept, at_, to_yaml(config_.tree));
+    saved_ = Clock::now();
+    saving_ = std::chrono::duration<double>(saved_ - start).count();
+  }
+
+  /// After an epoch: so that of short epochs, which may be done again as quickly, most time is not spent on saving.
+  [[nodiscard]] bool save_is_due() const {
+    constexpr double kMostOfTheTime = 0.1;
+    return seconds_since(saved_) * kMostOfTheTime >= saving_;
   }
 
   /// False: a signal ended it.
@@ -104,19 +117,18 @@ class Run {
     if (!finished) return false;
     const double training = seconds_since(start);
     finish_epoch(result, training, start);
-    return stop_requested == 0 || at_.epoch == config_.learn.epochs;
+    const bool last = at_.epoch == config_.learn.epochs, stop = stop_requested != 0;
+    if (last || stop || save_is_due()) save();
+    return last || !stop;
   }
 
   void finish_epoch(const EpochResult& result, double training, Clock::time_point start) {
-    const bool validates = task_.feed().validation().count > 0;
-    const double validation = validates ? task_.evaluate(task_.feed().validation()) : NAN;
+    const double validation = validates() ? task_.evaluate(task_.feed().validation()) : NAN;
     at_.epoch += 1;
     at_.batch = 0;
-    const double score =
-        validates ? task_.score(validation) : double(at_.epoch);  // without validation the last epoch is the best
-    const bool best = score > at_.best;
+    const bool best = chooses() && task_.score(validation) > at_.best;
     if (best) {
-      at_.best = score;
+      at_.best = task_.score(validation);
       best_epoch_ = at_.epoch;
     }
     Json line;
@@ -125,7 +137,7 @@ class Run {
     line["train"]["energy"] = result.energy_end;
     if (result.accuracy >= 0) line["train"]["accuracy"] = result.accuracy;
     line["train"]["steps"] = result.mean_steps;
-    if (validates) line["validation"][task_.measure()] = validation;
+    if (validates()) line["validation"][task_.measure()] = validation;
     line["rate"] = task_.rate();
     const double seconds = seconds_since(start);  // the trace is no part of the epoch
     line["seconds"] = seconds;
@@ -138,16 +150,15 @@ class Run {
       const std::vector<std::string> weights = {"w/", "running/"};  // what evaluation needs
       save_checkpoint(folder_.best(), task_.network(), weights, at_, to_yaml(config_.tree));
     }
-    save();
     progress_.clear();
     const bool relaxes = lowers_energy(*config_.relax.schedule);
     note_ = relaxes ? fmt::format("energy {:.4g}", result.energy_end) : fmt::format("loss {:.4g}", result.energy_start);
-    if (validates) note_ += ", validation " + task_.shown(validation);
+    if (validates()) note_ += ", validation " + task_.shown(validation);
     spdlog::info("epoch {}/{}: {}{}{} ({:.2f} s, {:.0f} examples/s)", at_.epoch, config_.learn.epochs,
                  relaxes ? fmt::format("energy {:.5g} -> {:.5g}", result.energy_start, result.energy_end)
                          : fmt::format("loss {:.5g}", result.energy_start),
                  result.accuracy >= 0 ? fmt::format(", training {:.2f}%", 100 * result.accuracy) : "",
-                 validates ? ", validation " + task_.shown(validation) : "", seconds,
+                 validates() ? ", validation " + task_.shown(validation) : "", seconds,
                  double(result.examples) / training);
   }
 
@@ -171,11 +182,11 @@ class Run {
     const std::string signature = task_.signature();
     folder_.write_h5();
     const bool trained = config_.learn.epochs > 0;
-    if (trained && config_.learn.select_best) load_checkpoint(folder_.best(), task_.network());
+    if (trained && chooses()) load_checkpoint(folder_.best(), task_.network());
     const double test = task_.evaluate(task_.feed().test());
     const double seconds = seconds_before_ + seconds_since(start_);
     const Json last = folder_.metrics().empty() ? Json::object() : folder_.metrics().back();
-    const std::int64_t chosen = config_.learn.select_best ? best_epoch_ : config_.learn.epochs;
+    const std::int64_t chosen = chooses() ? best_epoch_ : config_.learn.epochs;
 
     Json result;
     result["name"] = config_.name;
@@ -219,7 +230,8 @@ class Run {
   double seconds_before_ = 0;
   std::int64_t best_epoch_ = 0;
   std::string note_;
-  Clock::time_point start_;
+  Clock::time_point start_, saved_ = start_;
+  double saving_ = 0;  // seconds that the last checkpoint took
 };
 
 }  // namespace

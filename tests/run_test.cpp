@@ -237,6 +237,29 @@ TEST_CASE("a run killed in the middle of an epoch goes on with the same bits") {
   CHECK(lines == 40);
 }
 
+TEST_CASE("epochs that a killed run has done since its checkpoint are done again, with the same bits") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), run = scratch / "run";
+  const std::string constant = "learn.rate=constant";
+  run_json(scratch, {config, "--out", run, "--set", constant, "--set", "learn.epochs=1"});
+  fs::copy_file(run / "checkpoint.h5", scratch / "early.h5");
+  const Json whole = run_json(scratch, {config, "--out", run, "--set", constant, "--resume"});
+  const std::string lines = read(run / "metrics.jsonl");
+  fs::copy_file(scratch / "early.h5", run / "checkpoint.h5", fs::copy_options::overwrite_existing);
+  const Json again = run_json(scratch, {config, "--out", run, "--set", constant, "--resume"});
+  CHECK(again["signature"] == whole["signature"]);
+  CHECK(again["test"] == whole["test"]);
+  CHECK(again["validation"] == whole["validation"]);
+  std::istringstream a(lines), b(read(run / "metrics.jsonl"));
+  std::string x, y;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    REQUIRE(std::getline(a, x));
+    REQUIRE(std::getline(b, y));
+    CHECK(Json::parse(x)["train"] == Json::parse(y)["train"]);
+  }
+  CHECK(!std::getline(b, y));
+}
+
 TEST_CASE("schedules and the plan: backprop, ipc, and a plan without savings") {
   const Scratch scratch;
   const fs::path config = write_config(scratch);
