@@ -111,7 +111,8 @@ class BenchRun {
     out["share_of_floor"] = ceilings_.floor_seconds(work_) / seconds;
     out["arena_bytes"] = bench_.network().arena().bytes();
     out["parameters"] = bench_.network().graph().weight_count();
-    out["energy"] = {{"start", speed_.energy_start}, {"end", speed_.energy_end}};
+    const bool relaxes = lowers_energy(*config_.relax.schedule);
+    out["energy"] = {{"start", speed_.energy_start}, {"end", relaxes ? Json(speed_.energy_end) : Json()}};
     out["sound"] = speed_.sound;
     out["parts"] = Json::array();
     for (const PartTime& row : parts_) {

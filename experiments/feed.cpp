@@ -7,6 +7,7 @@
 #include "kernels/arithmetic.h"
 #include "kernels/philox.h"
 #include "kernels/reduce.h"
+#include "pc/fingerprint.h"
 
 namespace pc::experiments {
 namespace {
@@ -46,6 +47,16 @@ Moments moments(const std::vector<T>& values, std::size_t channels, std::size_t 
   return m;
 }
 
+std::int64_t fingerprint_of(const DataSet& data) {
+  Fingerprint print;
+  print.add_all(std::span(data.train.bytes));
+  print.add_all(std::span(data.train.floats));
+  print.add_all(std::span(data.train.labels));
+  print.add_all(std::span(data.train.shape));
+  print.add_all(std::span(data.characters));
+  return static_cast<std::int64_t>(print.value());
+}
+
 }  // namespace
 
 std::vector<std::int32_t> permutation(std::int64_t n, std::uint64_t seed, Purpose purpose, std::uint64_t draw) {
@@ -61,7 +72,8 @@ Feed::Feed(const Exec& exec, const DataSet& data, const DataConfig& config, std:
       classes_(data.classes),
       size_(data.train.size()),
       times_(times),
-      characters_(data.characters) {
+      characters_(data.characters),
+      fingerprint_(fingerprint_of(data)) {
   const View train_table = upload_table("train", data.train), test_table = upload_table("test", data.test);
   const View train_labels = upload_labels("train", data.train), test_labels = upload_labels("test", data.test);
   set_scales(data, config.normalize);

@@ -44,6 +44,8 @@ class Feed {
   /// What the classes are called where they are characters of a text; else empty.
   [[nodiscard]] const std::string& characters() const { return characters_; }
   [[nodiscard]] std::size_t bytes() const { return arena_.bytes(); }
+  /// Of the training examples, with their labels and what those are called.
+  [[nodiscard]] std::int64_t fingerprint() const { return fingerprint_; }
   /// By channel: a value of the network is scale times the stored one, plus shift.
   [[nodiscard]] std::vector<double> scale() const { return arena_.read(scale_); }
   [[nodiscard]] std::vector<double> shift() const { return arena_.read(shift_); }
@@ -78,6 +80,7 @@ class Feed {
   int classes_;
   std::int64_t size_, times_;
   std::string characters_;
+  std::int64_t fingerprint_;
   std::int64_t places_ = 0;  // at which a sequence to learn from may begin
   View scale_, shift_;       // float64 [channels]
   View epoch_;               // a float64 scalar

@@ -10,8 +10,8 @@
 #include "experiments/data/npy.h"
 #include "experiments/fields.h"
 #include "experiments/names.h"
+#include "experiments/run_folder.h"
 #include "graphs/transform.h"
-#include "pc/checkpoint.h"
 #include "pc/message.h"
 
 namespace pc::experiments {
@@ -256,7 +256,7 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
                                        options.seed.value_or(config.seed), config.init);
   // A checkpoint may hold values too, of another number of samples: only the weights are wanted.
   Network trained(network_->graph(), where.exec(), config.dtype, 1, config.seed, config.init);
-  static_cast<void>(load_checkpoint(checkpoint, trained));
+  static_cast<void>(load_trained(checkpoint, trained, feed_));
   for (ParamId p = 0; p < trained.graph().param_count(); ++p) {
     network_->arena().write(network_->weight(p), trained.arena().read(trained.weight(p)));
   }
@@ -685,6 +685,22 @@ NodeId Query::asked_of(const std::vector<Said>& said) const {
 }
 
 /// Whatever the options say is given; everything else settles.
+/// `tokens` [samples, times] are numbers of characters, `answers` [samples, times x classes] what speaks for each.
+std::vector<Continued> Query::continued(const Rows& tokens, const Rows& answers) const {
+  const std::string& characters = feed_.characters();
+  std::vector<Continued> texts(static_cast<std::size_t>(answers.rows()));
+  for (std::int64_t i = 0; i < answers.rows(); ++i) {
+    Continued& text = texts[static_cast<std::size_t>(i)];
+    for (std::int64_t t = 0; t < feed_.times(); ++t) {
+      Eigen::Index likeliest = 0;
+      answers.row(i).segment(t * feed_.classes(), feed_.classes()).maxCoeff(&likeliest);
+      text.given += characters[static_cast<std::size_t>(tokens(tokens.rows() == 1 ? 0 : i, t))];
+      text.next += characters[static_cast<std::size_t>(likeliest)];
+    }
+  }
+  return texts;
+}
+
 QueryResult Query::ask_freely() {
   const std::vector<Said> said = asked_for();
   PC_CHECK(!said.empty(), "query", "nothing is said; give --clamp, --start or --intervene NODE=WHAT, or name a task");
@@ -693,6 +709,9 @@ QueryResult Query::ask_freely() {
   QueryResult result{.task = "ask", .about = "what is given stays, everything else settles"};
   for (const Said& s : said) {
     if (s.node == image_) result.strips.push_back({s.clamped ? "clamped" : "start", s.values});
+    if (s.node == image_ && read == label_ && !feed_.characters().empty()) {
+      result.texts = continued(s.values, settled.answer);
+    }
   }
   add_settled(result, settled);
   add_answers(result, settled.answer.rows());

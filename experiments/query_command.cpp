@@ -104,6 +104,9 @@ Json as_json(const QueryResult& result) {
   out["steps"] = result.steps;
   if (!result.energy.empty()) out["energy"] = {{"start", result.energy.front()}, {"end", result.energy.back()}};
   for (const QueryMeasure& m : result.measured) out["measured"][m.name] = m.value;
+  for (const Continued& text : result.texts) {
+    out["texts"].push_back({{"given", printable(text.given)}, {"next", printable(text.next)}});
+  }
   for (const Strip& strip : result.values) {
     if (strip.values.rows() > kColumns) continue;
     Json rows = Json::array();
@@ -146,6 +149,9 @@ int query_command(const QueryOptions& options, const Common& common) {
     fmt::print("{} steps, energy {:.5g} -> {:.5g}\n", result.steps, result.energy.front(), result.energy.back());
   }
   for (const QueryMeasure& m : result.measured) fmt::print("  {:<40} {:.5g}\n", m.name, m.value);
+  for (const Continued& text : result.texts) {
+    fmt::print("  after  {}\n  comes  {}\n", Json(printable(text.given)).dump(), Json(printable(text.next)).dump());
+  }
   for (const Strip& strip : result.values) {
     if (strip.values.rows() > kColumns) continue;
     fmt::print("  {}\n", strip.name);

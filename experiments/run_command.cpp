@@ -39,6 +39,7 @@ class Run {
   Run(const Config& config, Classifier& task, RunFolder& folder, const Common& common, Clock::time_point start)
       : config_(config), common_(common), folder_(folder), task_(task), progress_(common.quiet), start_(start) {
     if (folder.resumes()) resume();
+    at_.data = task.feed().fingerprint();
   }
 
   int train() {
@@ -51,7 +52,7 @@ class Run {
 
  private:
   void resume() {
-    at_ = load_checkpoint(folder_.checkpoint(), task_.network());
+    at_ = load_trained(folder_.checkpoint(), task_.network(), task_.feed());
     folder_.keep_metrics(static_cast<std::size_t>(at_.epoch));
     PC_CHECK(std::ssize(folder_.metrics()) == at_.epoch, "run", folder_.path().string(), " has metrics of ",
              folder_.metrics().size(), " epochs, but its checkpoint stands at epoch ", at_.epoch,

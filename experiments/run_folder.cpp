@@ -170,6 +170,14 @@ fs::path trained_weights(const fs::path& run, bool best) {
   return from;
 }
 
+Progress load_trained(const fs::path& checkpoint, Network& network, const Feed& feed) {
+  const Progress at = load_checkpoint(checkpoint, network);
+  PC_CHECK(at.data == 0 || at.data == feed.fingerprint(), "run", checkpoint.string(),
+           ": was learned from other training examples than its data set has now; bring the old files back, or train "
+           "anew");
+  return at;
+}
+
 /// Holds an advisory lock on a file for as long as it lives.
 class RunFolder::Lock {
  public:

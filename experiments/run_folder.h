@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "experiments/config.h"
+#include "experiments/feed.h"
+#include "pc/checkpoint.h"
 
 namespace pc::experiments {
 
@@ -63,5 +65,9 @@ bool is_run_file(const std::filesystem::path& file);
 /// The weights that a run is judged by: those that validation chose, or, where there are none or `best` is false, the
 /// last ones.
 std::filesystem::path trained_weights(const std::filesystem::path& run, bool best);
+
+/// Loads such weights, and all else that is in the checkpoint (load_checkpoint). Throws, too, if the training examples
+/// are not those that they were learned from.
+Progress load_trained(const std::filesystem::path& checkpoint, Network& network, const Feed& feed);
 
 }  // namespace pc::experiments

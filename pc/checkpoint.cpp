@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pc/fingerprint.h"
 #include "pc/h5.h"
 
 namespace pc {
@@ -15,7 +16,8 @@ namespace {
 constexpr const char* kFormat = "pc-checkpoint";
 constexpr std::int64_t kVersion = 1;
 constexpr std::string_view kBuffers = "buffers/";
-constexpr const char* kMasks = "masks";
+constexpr const char* kMasks = "mask_fingerprint";
+constexpr const char* kData = "progress/data";
 constexpr const char* kOtherNetwork = "; the checkpoint is of another network: use the config that it was saved with";
 
 // --- names ---
@@ -112,13 +114,12 @@ std::map<std::string, std::int64_t> fingerprints(const Network& network) {
 
 /// The same for the masks of dense weights, in one number: where there was none, there may be one now.
 std::int64_t fingerprint_of_masks(const Network& network) {
-  std::uint64_t hash = 14695981039346656037ULL;
-  const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 1099511628211ULL; };
+  Fingerprint print;
   for (const Param& param : network.graph().params()) {
-    add(param.mask.size());
-    for (const std::uint8_t entry : param.mask) add(entry != 0 ? 1 : 0);
+    print.add(param.mask.size());
+    for (const std::uint8_t entry : param.mask) print.add(entry != 0 ? 1 : 0);
   }
-  return static_cast<std::int64_t>(hash);
+  return static_cast<std::int64_t>(print.value());
 }
 
 // --- loading ---
@@ -134,10 +135,13 @@ H5Reader open_checkpoint(const std::filesystem::path& path) {
 }
 
 Progress read_progress(const std::filesystem::path& path, const H5Reader& file) {
+  const std::vector<std::string> there = file.names();
+  const bool knows_data = std::find(there.begin(), there.end(), kData) != there.end();  // older checkpoints do not
   const Progress progress{.epoch = file.read_scalar<std::int64_t>("progress/epoch"),
                           .batch = file.read_scalar<std::int64_t>("progress/batch"),
                           .seconds = file.read_scalar<double>("progress/seconds"),
                           .best = file.read_scalar<double>("progress/best"),
+                          .data = knows_data ? file.read_scalar<std::int64_t>(kData) : 0,
                           .extra = file.read_text("progress/extra")};
   PC_CHECK(progress.epoch >= 0 && progress.batch >= 0, "checkpoint", path.string(), ": claims ", progress.epoch,
            " epochs and ", progress.batch, " batches");
@@ -229,6 +233,7 @@ void save_checkpoint(const std::filesystem::path& path, const Network& network, 
   file.write_scalar("progress/batch", progress.batch, "batches done of the epoch under way");
   file.write_scalar("progress/seconds", progress.seconds, "seconds of work, over all sittings");
   file.write_scalar("progress/best", progress.best, "best validation score so far; larger is better");
+  file.write_scalar(kData, progress.data, "fingerprint of what was learned from; 0: not known");
   file.write_text("progress/extra", progress.extra, "what else the task keeps");
   for (const auto& [name, fingerprint] : fingerprints(network)) {
     file.write_scalar(name, fingerprint, "fingerprint of which weights there are");
@@ -264,7 +269,5 @@ Progress load_checkpoint(const std::filesystem::path& path, Network& network) {
   }
   return progress;
 }
-
-std::string checkpoint_config(const std::filesystem::path& path) { return open_checkpoint(path).read_text("config"); }
 
 }  // namespace pc

@@ -1,9 +1,9 @@
 // Checkpoints: what a run needs to go on with the same bits, in one HDF5 file.
 //   attributes  format = "pc-checkpoint", version = 1, dtype of the network
 //   config      the resolved config, as text
-//   progress/   epoch, batch, seconds, best, extra
+//   progress/   epoch, batch, seconds, best, data, extra
 //   patterns/   a fingerprint of which weights each sparse matrix has
-//   masks       and one of the masks of all dense ones
+//   mask_fingerprint  and one of the masks of all dense ones
 //   buffers/    buffers of the arena under their own names: buffers/w/image->hidden/linear.weight
 //
 // A name's '/' makes groups. What HDF5 could not keep is escaped, part by part: '%' is written %25, a zero byte %00; a
@@ -27,6 +27,7 @@ struct Progress {
   std::int64_t batch = 0;                                  // batches done of the epoch under way
   double seconds = 0;                                      // of work, over all sittings
   double best = -std::numeric_limits<double>::infinity();  // validation score so far; larger is better
+  std::int64_t data = 0;                                   // a fingerprint of what was learned from; 0: not known
   std::string extra;                                       // whatever else the task keeps, as text
 };
 
@@ -38,8 +39,4 @@ void save_checkpoint(const std::filesystem::path& path, const Network& network, 
 /// Loads all buffers of the file into a network of the same graph and dtype; those that it has not made yet are made,
 /// and those that the file does not have stay as they are. Nothing is changed unless the whole file fits.
 Progress load_checkpoint(const std::filesystem::path& path, Network& network);
-
-/// The config that the checkpoint was saved with.
-std::string checkpoint_config(const std::filesystem::path& path);
-
 }  // namespace pc

@@ -6,6 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/sparse.h"
+#include "pc/fingerprint.h"
 
 namespace pc {
 namespace {
@@ -31,13 +32,12 @@ void Pattern::check() const {
 }
 
 std::uint64_t Pattern::fingerprint() const {
-  std::uint64_t hash = 14695981039346656037ULL;
-  const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 1099511628211ULL ^ (hash >> 29); };
-  add(static_cast<std::uint64_t>(rows));
-  add(static_cast<std::uint64_t>(cols));
-  for (const std::int64_t offset : offsets) add(static_cast<std::uint64_t>(offset));
-  for (const std::int32_t c : columns) add(static_cast<std::uint64_t>(c));
-  return hash;
+  Fingerprint print;
+  print.add(static_cast<std::uint64_t>(rows));
+  print.add(static_cast<std::uint64_t>(cols));
+  for (const std::int64_t offset : offsets) print.add(static_cast<std::uint64_t>(offset));
+  for (const std::int32_t c : columns) print.add(static_cast<std::uint64_t>(c));
+  return print.value();
 }
 
 Pattern pattern_of(const std::vector<std::uint8_t>& mask, std::int64_t rows, std::int64_t cols) {

@@ -746,7 +746,14 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   const H5Reader file(nlohmann::json::parse(result.out)["arrays"].get<std::string>());
   const auto logits = file.read<float>("pictures/answer", {1, 8 * 27});
   CHECK(std::max_element(logits.end() - 27, logits.end()) - (logits.end() - 27) == 11);
-  CHECK(run_program(scratch, {"query", run, "--clamp", "tokens=index:0-2"}).status == 0);
+  const auto texts = nlohmann::json::parse(result.out)["texts"];
+  REQUIRE(texts.size() == 1);
+  CHECK(texts[0]["given"] == "cdefghij");
+  CHECK(texts[0]["next"].get<std::string>().ends_with("hijk"));  // of the first characters less is known
+  const Result shown = run_program(scratch, {"query", run, "--clamp", "tokens=index:0-2"});
+  CHECK(shown.status == 0);
+  CHECK(has(shown.out, "  after  \""));
+  CHECK(has(shown.out, "  comes  \""));
   CHECK(run_program(scratch, {"query", run, "--clamp", "next=class:3"}).status == 2);
   // No characters are found for others: where they are not clamped nothing is answered.
   for (const std::vector<std::string>& asked : std::vector<std::vector<std::string>>{
@@ -787,6 +794,17 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   CHECK(wait_for(writer) == 1);
   CHECK(read(err) == "\npc: stopped by a signal\n");
   CHECK(read(out).starts_with("abcdefg"));
+  // The same characters as often, in another order, are another text.
+  std::string reversed = read(text);
+  std::reverse(reversed.begin(), reversed.end());
+  std::ofstream(text, std::ios::binary) << reversed;
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"write", run}, {"eval", run}, {"query", run, "--clamp", "tokens=index:0"}}) {
+    CAPTURE(command[0]);
+    const Result refused = run_program(scratch, command);
+    CHECK(refused.status == 2);
+    CHECK(has(refused.err, "was learned from other training examples than its data set has now"));
+  }
   // What is wrong whatever the data is, is said before it is looked for.
   fs::remove(text);
   const auto message = [&](const char* option, const char* value) {
