@@ -337,6 +337,20 @@ bool Check::must_equal(const Subject& subject) const {
 
 // ---- running
 
+namespace {
+
+/// Anything is equal to nothing.
+void need_some(const Tensors& gradients) {
+  const bool some = std::any_of(gradients.begin(), gradients.end(), [](const auto& named) {
+    return std::any_of(named.second.begin(), named.second.end(), [](double g) { return g != 0; });
+  });
+  PC_CHECK(some, "check",
+           "backprop's gradient is zero for every parameter: no clamped node depends on one by way of "
+           "what is given. Clamp nodes that are predicted, and give values to others that lead to them");
+}
+
+}  // namespace
+
 Check::Check(const Config& config, const Exec& exec, const CheckBatch& batch)
     : config_(config),
       exec_(exec),
@@ -364,6 +378,7 @@ Check::Check(const Config& config, const Exec& exec, const CheckBatch& batch)
     if (e.status() != ExitStatus::bad_input) throw;
     no_backprop_ = e.what();
   }
+  if (!reference_about_.empty()) need_some(reference(DType::f64));
   if (!cycle_.empty()) find_unrolled_reference();
 }
 
@@ -439,6 +454,12 @@ const Tensors& Check::reference(DType dtype) {
 /// Sweeps over a graph with cycles settle where the graph is a contraction; its gradient then is that of the settled
 /// state.
 void Check::find_unrolled_reference() {
+  for (const std::string& name : input_names(config_, config_.unpadded)) {
+    const Node& node = graph_.node(graph_.find(name));
+    if (node.predictions.empty()) continue;
+    no_unrolled_ = "edges lead into node " + name + ", which is given, and unrolling leaves them out";
+    return;
+  }
   const auto unrolled = [&](int sweeps) {
     const Form form{graphs::unroll(config_.unpadded, sweeps, input_names(config_, config_.unpadded)), {}};
     return run({&backprop(), {}}, form, DType::f64, nullptr).gradients;
@@ -448,6 +469,7 @@ void Check::find_unrolled_reference() {
     for (int sweeps = kFirstSweeps; sweeps <= kMostSweeps; sweeps *= 2) {
       Tensors now = unrolled(sweeps);
       if (total_difference(now, last).within(kSettled)) {
+        need_some(now);
         sweeps_ = sweeps;
         references_[DType::f64] = std::move(now);
         reference_about_ = "backprop through " + std::to_string(sweeps) + " sweeps over the cycle, which settle";

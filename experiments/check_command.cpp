@@ -382,7 +382,10 @@ void print_obstacle(const Check& check) {
   if (!check.no_unrolled().empty()) {
     fmt::print("Nor does it to the graph unrolled over many sweeps: {}\n", bare(check.no_unrolled()));
   }
-  fmt::print("pc, ipc and ep run on it all the same, and fixed_prediction where its sweeps settle.\n");
+  fmt::print(
+      "pc and ipc run on it all the same, ep where no clamped node both is predicted and predicts, fixed_prediction "
+      "where "
+      "its sweeps settle.\n");
   if (check.no_unrolled().empty()) {
     fmt::print("To compare every schedule with backprop, put an unrolled graph in its place: --set graph.unroll=8\n");
   }

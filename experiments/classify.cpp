@@ -357,24 +357,24 @@ EpochResult Classifier::read_result(std::int64_t epoch_examples, double steps) {
   return result;
 }
 
-Classifier::ValueKeeper::ValueKeeper(Classifier& task) : task_(task) {
-  if (task.config_.relax.relax.init.kind != ValueInit::Kind::previous) return;
-  Network& network = *task.network_;
-  for (NodeId v = 0; v < network.graph().node_count(); ++v) {
-    values_.push_back(network.arena().read(network.value(v, network.max_batch())));
+Classifier::Values Classifier::keep_values() {
+  Values values;
+  if (config_.relax.relax.init.kind != ValueInit::Kind::previous) return values;
+  for (NodeId v = 0; v < network_->graph().node_count(); ++v) {
+    values.push_back(network_->arena().read(network_->value(v, network_->max_batch())));
   }
+  return values;
 }
 
-Classifier::ValueKeeper::~ValueKeeper() {
-  Network& network = *task_.network_;
-  for (std::size_t v = 0; v < values_.size(); ++v) {
-    network.arena().write(network.value(static_cast<NodeId>(v), network.max_batch()), values_[v]);
+void Classifier::give_back(const Values& values) {
+  for (std::size_t v = 0; v < values.size(); ++v) {
+    network_->arena().write(network_->value(static_cast<NodeId>(v), network_->max_batch()), values[v]);
   }
 }
 
 double Classifier::evaluate(const Part& part) {
   PC_CHECK(part.count > 0, "task", "there are no examples to evaluate on; see data.validation");
-  const ValueKeeper kept(*this);
+  const Values kept = keep_values();
   std::unique_ptr<Trainer>& evaluator = evaluators_[&part];
   if (evaluator == nullptr) evaluator = make_evaluator(part);
   const View right = network_->scalar(kRight), bound = network_->scalar(kStepBound);
@@ -390,6 +390,7 @@ double Classifier::evaluate(const Part& part) {
     done += batch;
   }
   network_->arena().write(bound, {bound_in_training});
+  give_back(kept);
   return network_->arena().read_scalar(right) / double(part.count);
 }
 
@@ -462,7 +463,7 @@ std::vector<double> Classifier::trace() {
     };
     trace_ = std::make_unique<Trainer>(*network_, std::move(spec), threads_);
   }
-  const ValueKeeper kept(*this);
+  const Values kept = keep_values();
   const Arena& arena = network_->arena();
   arena.zero(network_->scalar(kLookDraws));
   trace_->reset_energies();  // these are training's too, which has read them by the end of its epoch
@@ -471,6 +472,7 @@ std::vector<double> Classifier::trace() {
   trace_->step(part.count);
   traced_.push_back(trace_->energies().total_end());
   for (double& energy : traced_) energy /= double(part.count);
+  give_back(kept);
   return traced_;
 }
 

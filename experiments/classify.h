@@ -93,18 +93,11 @@ class Classifier {
  private:
   Classifier(const Config& config, const ExecContext& where, Graph graph);
 
-  /// Looking must not change learning: where values carry over from batch to batch, it gives them back.
-  class ValueKeeper {
-   public:
-    explicit ValueKeeper(Classifier& task);
-    ~ValueKeeper();
-    ValueKeeper(const ValueKeeper&) = delete;
-    ValueKeeper& operator=(const ValueKeeper&) = delete;
-
-   private:
-    Classifier& task_;
-    std::vector<std::vector<double>> values_;  // by node; empty unless they carry over
-  };
+  /// Looking must not change learning: where values carry over from batch to batch, who looks keeps them meanwhile. By
+  /// node; empty unless they carry over.
+  using Values = std::vector<std::vector<double>>;
+  [[nodiscard]] Values keep_values();
+  void give_back(const Values& values);
 
   [[nodiscard]] std::int64_t batch_size(std::int64_t batch) const;
   /// Whether the task's nodes hold what the data has.

@@ -95,7 +95,7 @@ Optimizer read_optimizer(const ConfigTree& node, Rate& rate) {
   fields.read_at_least("rate", rate.base, 0);
   if (choice.name == "sgd") {
     WeightSgd sgd;
-    fields.read_in("momentum", sgd.momentum, 0, 1).read_at_least("weight_decay", sgd.weight_decay, 0).done();
+    fields.read_in("momentum", sgd.momentum, 0, 0.999999).read_at_least("weight_decay", sgd.weight_decay, 0).done();
     return sgd;
   }
   WeightAdam adam;
@@ -134,7 +134,7 @@ ClassifyConfig read_classify(const Choice& choice) {
   ClassifyConfig config;
   Fields fields(choice, "task.classify");
   fields.read("input", config.input).read("target", config.target).read("on", config.on).read("off", config.off);
-  fields.read_in("smoothing", config.smoothing, 0, 1);
+  fields.read_in("smoothing", config.smoothing, 0, 0.999);  // at 1 all classes would be alike
   if (config.on == config.off)
     fail_at(fields.place(), "task.classify.on and off are the same, so the target tells nothing");
   fields.done();

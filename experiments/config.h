@@ -21,7 +21,7 @@ enum class Normalize : std::uint8_t {
   none,      // values as they are: 0..255 for images
   unit,      // bytes to [0, 1]
   centered,  // bytes to [-1, 1]
-  standard   // mean 0 and deviation 1 of each channel over the training part
+  standard   // mean 0 and deviation 1 of each channel over all training examples, also those held out
 };
 
 struct DataConfig {

@@ -251,7 +251,8 @@ void Feed::record_copy(const Exec& exec, const Part& part, const View& copy, boo
                          .out = copy,
                          .rows = {next ? part.after : part.order, part.cursor},
                          .scale = scale_,
-                         .shift = shift_});
+                         .shift = shift_,
+                         .augment = part.augment});  // by the place in the batch, so as its input was
 }
 
 void Feed::record_target(const Exec& exec, const Part& part, const View& target, double on, double off) const {

@@ -125,7 +125,10 @@ std::vector<Listed> everything_listed() {
   for (const graphs::Network* network : graphs::all_networks()) list("network", *network);
   for (const graphs::Topology* topology : graphs::all_topologies()) list("topology", *topology);
   for (const Energy* energy : all_energies()) all.push_back({"energy", energy->name, energy->about, {}, {}});
-  for (const Schedule& schedule : all_schedules()) all.push_back({"schedule", schedule.name, schedule.about, {}, {}});
+  for (const Schedule& schedule : all_schedules()) {
+    all.push_back(
+        {"schedule", schedule.name, schedule.about, "  its settings: configs/base.yaml, relax.schedule\n", {}});
+  }
   return all;
 }
 

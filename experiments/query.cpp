@@ -1,5 +1,6 @@
 #include "experiments/query.h"
 
+#include <spdlog/spdlog.h>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -490,8 +491,14 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
     const Answer answer = ask(*network_, question);
     result.answer.middleRows(first, rows) = answer_of(rows);
     result.energies.segment(first, rows) = Eigen::Map<const VectorXd>(answer.energies.data(), rows);
-    const auto add = [&](std::vector<double>& sum, const std::vector<double>& more, double weight) {
-      if (sum.size() < more.size()) sum.resize(more.size(), 0.0);
+    // Where a rule ended one chunk's relaxation before another's, it stands where it ended.
+    const auto add = [&](std::vector<double>& sum, std::vector<double> more, double weight) {
+      const auto lengthen = [&](std::vector<double>& curve, std::size_t size) {
+        if (!curve.empty()) curve.resize(std::max(curve.size(), size), curve.back());
+      };
+      if (sum.empty()) sum.resize(more.size(), 0.0);
+      lengthen(sum, more.size());
+      lengthen(more, sum.size());
       for (std::size_t i = 0; i < more.size(); ++i) sum[i] += weight * more[i];
     };
     add(result.energy, answer.energy, double(rows) / double(count));
@@ -579,7 +586,14 @@ Rows Query::values_of(const std::string& what, NodeId id) {
            "class:N, value:V, nor a .png or .npy file");
   Rows row(1, width);
   if (file.extension() == ".npy") {
-    return rows_of(read_npy(file), width);
+    const NpyArray array = read_npy(file);
+    Rows rows = rows_of(array, width);
+    // Bytes are a picture's, like those that the run has learned; other numbers are the network's own.
+    if (array.type == NpyType::u1 && width == feed_.size()) {
+      for (std::int64_t i = 0; i < width; ++i)
+        rows.col(i) = (rows.col(i).array() / (255.0 * unit_[i]) + shift_[i]).matrix();
+    }
+    return rows;
   }
   PC_CHECK(width == feed_.size() && draws(), "query", "a picture fits a node as large as an example, not ", node.name);
   const Picture picture = read_png(file, shape_[0]);
@@ -647,9 +661,10 @@ void Query::add_answers(QueryResult& result, std::int64_t count) {
   }
 }
 
-/// The part of the labels, settled just now, that are largest where they should be.
-double Query::label_accuracy(const Rows& wanted) {
-  const Rows answer = read_node(label_, wanted.rows());
+namespace {
+
+/// The part of the rows that are largest where they should be.
+double label_accuracy(const Rows& answer, const Rows& wanted) {
   std::int64_t right = 0;
   for (std::int64_t i = 0; i < wanted.rows(); ++i) {
     Eigen::Index a = 0, b = 0;
@@ -660,15 +675,18 @@ double Query::label_accuracy(const Rows& wanted) {
   return double(right) / double(wanted.rows());
 }
 
+}  // namespace
+
 /// Image clamped, label free. With --intervene it tells what a node is good for.
 QueryResult Query::classify() {
   static_cast<void>(need_label());
   const Part& from = part("test");
-  const std::int64_t count = std::min(count_from_first(from, kChunk), kChunk);
+  const std::int64_t count = count_from_first(from, kChunk);
   const Rows images = examples(from, options_.first, count);
   const Settled settled = settle(asked_beside({{image_, images, {}, true}}, label_), label_);
   QueryResult result{.task = "classify", .about = "image clamped, label free"};
-  result.measured = {{"label_accuracy", label_accuracy(labels(from, options_.first, count)), QueryMeasure::kShare}};
+  result.measured = {
+      {"label_accuracy", label_accuracy(settled.answer, labels(from, options_.first, count)), QueryMeasure::kShare}};
   result.strips = {{"image", images}};
   result.values = {{"label", settled.answer}};
   add_settled(result, settled);
@@ -684,7 +702,6 @@ NodeId Query::asked_of(const std::vector<Said>& said) const {
   return label_ >= 0 && network_->graph().node(image_).predictions.empty() ? label_ : answering();
 }
 
-/// Whatever the options say is given; everything else settles.
 /// `tokens` [samples, times] are numbers of characters, `answers` [samples, times x classes] what speaks for each.
 std::vector<Continued> Query::continued(const Rows& tokens, const Rows& answers) const {
   const std::string& characters = feed_.characters();
@@ -701,6 +718,7 @@ std::vector<Continued> Query::continued(const Rows& tokens, const Rows& answers)
   return texts;
 }
 
+/// Whatever the options say is given; everything else settles.
 QueryResult Query::ask_freely() {
   const std::vector<Said> said = asked_for();
   PC_CHECK(!said.empty(), "query", "nothing is said; give --clamp, --start or --intervene NODE=WHAT, or name a task");
@@ -774,8 +792,9 @@ QueryResult Query::complete() {
   const bool label_given =
       std::any_of(said.begin(), said.end(), [&](const Said& s) { return s.node == label_ && s.clamped; });
   if (label_ >= 0 && !label_given && count <= kChunk) {
-    result.measured.push_back(
-        {"label_accuracy", label_accuracy(labels(from, options_.first, count)), QueryMeasure::kShare});
+    result.measured.push_back({"label_accuracy",
+                               label_accuracy(read_node(label_, count), labels(from, options_.first, count)),
+                               QueryMeasure::kShare});
   }
   const Rows query = (known.array() != 0).select(originals, shift_.transpose().replicate(count, 1));
   result.strips = {{"original", originals}, {"query", query}, {"answer", settled.answer}};
@@ -1108,6 +1127,10 @@ void Query::check(const QueryOptions& options, const Config& config) {
 QueryResult Query::run() {
   QueryResult result = (this->*find_task(options_.task).answer)();
   progress_.clear();
+  const bool falls = options_.temperature == 0 && !result.energy.empty();
+  if (falls && result.energy.back() > result.energy.front()) {
+    spdlog::warn("the energy has risen: this is no settled answer; choose a smaller rate, as --rate auto does");
+  }
   return result;
 }
 

@@ -41,8 +41,8 @@ struct Continued {
 struct QueryResult {
   std::string task, about;  // about: one line in words
   std::vector<QueryMeasure> measured;
-  std::vector<Strip> strips;          // rows of the grid of pictures, from the top
-  std::vector<Strip> values;          // of small nodes: what they answer
+  std::vector<Strip> strips;  // rows of the grid of pictures, from the top
+  std::vector<Strip> values;  // of small nodes: what they answer
   std::vector<Continued> texts;
   std::vector<double> energy, error;  // per sample: before each step and at the end; error: of what was asked for
   int steps = 0;
@@ -119,7 +119,6 @@ class Query {
   QueryResult sample();
 
   void add_settled(QueryResult& result, const Settled& settled) const;
-  [[nodiscard]] double label_accuracy(const Rows& wanted);
   void add_answers(QueryResult& result, std::int64_t count);
   [[nodiscard]] std::vector<Continued> continued(const Rows& tokens, const Rows& answers) const;
   void recall_baselines(QueryResult& result, const std::string& name, const Rows& stored, const Said& cue,

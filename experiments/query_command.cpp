@@ -17,11 +17,9 @@ using Json = nlohmann::ordered_json;
 constexpr std::int64_t kColumns = 20;  // of a grid
 constexpr const char* kFormat = "pc-query";
 
-/// What says how a run learns and is measured, and nothing about how it answers.
-constexpr const char* kUnheeded[] = {"learn.epochs", "learn.optimizer", "learn.rate",   "learn.clip_norm",
-                                     "save",         "check",           "plan",         "gemm",
-                                     "init",         "data.batch",      "data.repeat",  "data.augment",
-                                     "relax.sweep",  "relax.precision", "relax.growth", "relax.forward_update"};
+/// What says how a run is measured, and nothing about how it answers.
+constexpr const char* kUnheeded[] = {
+    "plan", "gemm", "data.batch", "relax.sweep", "relax.precision", "relax.growth", "relax.forward_update"};
 
 void draw(const fs::path& file, const Query& query, const QueryResult& result) {
   std::vector<std::vector<Picture>> rows;

@@ -53,12 +53,16 @@ class Run {
  private:
   void resume() {
     at_ = load_trained(folder_.checkpoint(), task_.network(), task_.feed());
-    folder_.keep_metrics(static_cast<std::size_t>(at_.epoch));
-    PC_CHECK(std::ssize(folder_.metrics()) == at_.epoch, "run", folder_.path().string(), " has metrics of ",
+    PC_CHECK(std::ssize(folder_.metrics()) >= at_.epoch, "run", folder_.path().string(), " has metrics of ",
              folder_.metrics().size(), " epochs, but its checkpoint stands at epoch ", at_.epoch,
              "; start afresh with --force");
+    folder_.keep_metrics(static_cast<std::size_t>(at_.epoch));
     seconds_before_ = at_.seconds;
     best_epoch_ = std::strtoll(at_.extra.c_str(), nullptr, 10);
+    PC_CHECK(!chooses() || best_epoch_ == 0 || std::filesystem::exists(folder_.best()), "run", folder_.best().string(),
+             " is gone, which holds the weights of epoch ", best_epoch_,
+             ", the best so far; bring it back, or start "
+             "afresh with --force");
     spdlog::info("resumed from {} at epoch {}, batch {}", folder_.checkpoint().string(), at_.epoch + 1, at_.batch);
   }
 
@@ -182,12 +186,15 @@ class Run {
   int report() {
     const std::string signature = task_.signature();
     folder_.write_h5();
-    const bool trained = config_.learn.epochs > 0;
-    if (trained && chooses()) load_checkpoint(folder_.best(), task_.network());
+    const bool chosen_one = chooses() && best_epoch_ > 0;
+    if (chooses() && best_epoch_ == 0 && config_.learn.epochs > 0) {
+      spdlog::warn("validation gave no number in any epoch: the last one is tested");
+    }
+    if (chosen_one) load_checkpoint(folder_.best(), task_.network());
     const double test = task_.evaluate(task_.feed().test());
     const double seconds = seconds_before_ + seconds_since(start_);
     const Json last = folder_.metrics().empty() ? Json::object() : folder_.metrics().back();
-    const std::int64_t chosen = chooses() ? best_epoch_ : config_.learn.epochs;
+    const std::int64_t chosen = chosen_one ? best_epoch_ : config_.learn.epochs;
 
     Json result;
     result["name"] = config_.name;
@@ -255,6 +262,7 @@ int run_command(const RunOptions& options, const Common& common) {
   }
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
+  std::signal(SIGHUP, request_stop);
   try {
     return Run(config, task, folder, common, start).train();
   } catch (const Error& e) {

@@ -113,6 +113,10 @@ constexpr LearnedFrom kLearnedFrom[] = {{"seed", [](const Config& a, const Confi
                                          }},
                                         {"data.normalize", same_data<&DataConfig::normalize>}};
 
+/// What says how a run learns, and nothing about what it has learned.
+constexpr const char* kOfLearning[] = {"learn.epochs", "learn.optimizer", "learn.rate",   "learn.clip_norm", "init",
+                                       "save",         "check",           "data.augment", "data.repeat"};
+
 bool differs(const ConfigTree& before, const ConfigTree& now, std::string_view key) {
   const ConfigTree *a = find_at(before, key), *b = find_at(now, key);
   return a == nullptr || b == nullptr ? a != b : !same_values(*a, *b);
@@ -151,9 +155,13 @@ Config asked_config(const fs::path& run, const std::vector<std::string>& overrid
     PC_CHECK(what.same(read_config(saved), read_config(tree)), who, what.key,
              " decides what the run has learned from; it cannot be changed afterwards");
   }
-  for (const char* key : unheeded) {
-    PC_CHECK(!differs(saved, tree, key), who, key, " has no effect here; take out the --set that changes it");
-  }
+  const auto check_unheeded = [&](std::span<const char* const> keys) {
+    for (const char* key : keys) {
+      PC_CHECK(!differs(saved, tree, key), who, key, " has no effect here; take out the --set that changes it");
+    }
+  };
+  check_unheeded(kOfLearning);
+  check_unheeded(unheeded);
   return read_config(std::move(tree));
 }
 
@@ -184,7 +192,9 @@ class RunFolder::Lock {
   explicit Lock(const fs::path& path) : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
     if (file_ < 0) fail_to_begin(path, errno);
     if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
+    const int error = errno;
     ::close(file_);
+    if (error != EWOULDBLOCK) fail_to_begin(path, error);
     fail("run", path.parent_path().string(),
          " is in use by another process; wait for it, or choose another folder "
          "with --out");
@@ -199,15 +209,24 @@ class RunFolder::Lock {
 
 RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
     : path_(std::move(folder)), start_(start), metrics_(std::make_shared<std::vector<Json>>()) {
+  look(config);
+}
+
+void RunFolder::look(const Config& config) {
   const fs::path saved = path_ / kConfig;
   std::error_code error;
   const bool holds_run = fs::exists(saved, error);
-  if (holds_run && start == Start::fresh) {
+  if (holds_run && start_ == Start::fresh) {
     fail("run", path_.string(),
          " already holds a run; go on with it by --resume, replace it by --force, or choose "
          "another folder with --out");
   }
-  if (holds_run && start == Start::resume) {
+  for (const char* name : kFiles) {
+    PC_CHECK(holds_run || start_ == Start::force || !fs::exists(path_ / name, error), "run", (path_ / name).string(),
+             " is there, but no run that it is of: it has no ", kConfig,
+             "; move it away, or choose another folder with ", "--out");
+  }
+  if (holds_run && start_ == Start::resume) {
     const ConfigTree before = load_config(saved);
     // A run may be made longer, unless its rate depends on how long it is.
     const bool longer = constant_rate(before) && constant_rate(config.tree);
@@ -220,7 +239,8 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
              saved.string(), " --out ", path_.string(), " --resume), or start afresh with --force");
     resumes_ = fs::exists(checkpoint(), error);
     *metrics_ = read_metrics(path_ / kMetrics);
-    PC_CHECK(resumes_ || metrics_->empty(), "run", path_.string(),
+    // The first epoch is always saved: where it alone is there, the program was killed while it did that.
+    PC_CHECK(resumes_ || metrics_->size() <= 1, "run", path_.string(),
              " holds finished epochs, but no checkpoint.h5 to go on "
              "from; start afresh with --force");
     PC_CHECK(std::ssize(*metrics_) <= config.learn.epochs, "run", path_.string(), " has finished ", metrics_->size(),
@@ -233,6 +253,7 @@ void RunFolder::begin(const Config& config) {
   fs::create_directories(path_, error);
   if (error) fail_to_begin(path_, error.value());
   lock_ = std::make_shared<Lock>(path_ / "lock");
+  look(config);  // another process may have been at work there since
   if (start_ == Start::force) {
     for (const char* name : kFiles) fs::remove(path_ / name, error);
     for (const std::string& task : Query::tasks()) {

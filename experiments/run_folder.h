@@ -26,7 +26,8 @@ class RunFolder {
   /// with another config.
   RunFolder(std::filesystem::path folder, const Config& config, Start start);
 
-  /// Makes the folder and saves the resolved config in it. Throws if that cannot be done.
+  /// Makes the folder, keeps others out of it, looks again, and saves the resolved config in it. Throws if that cannot
+  /// be done.
   void begin(const Config& config);
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
@@ -44,6 +45,8 @@ class RunFolder {
   void write_h5() const;
 
  private:
+  void look(const Config& config);
+
   std::filesystem::path path_;
   class Lock;
   std::shared_ptr<Lock> lock_;  // nobody else works in the folder
@@ -53,8 +56,8 @@ class RunFolder {
 };
 
 /// The config of a run's folder with overrides, for a command that asks what the run has learned. Throws, in the name
-/// of `who`, where there is no such run, where they change what it has learned from, and where they change a key of
-/// `unheeded`, which the command has no use for.
+/// of `who`, where there is no such run, where they change what it has learned from, and where they change a key that
+/// says how it learned, or one of `unheeded`, which the command has no use for.
 Config asked_config(const std::filesystem::path& run, const std::vector<std::string>& overrides, const char* who,
                     std::span<const char* const> unheeded = {});
 

@@ -135,13 +135,11 @@ H5Reader open_checkpoint(const std::filesystem::path& path) {
 }
 
 Progress read_progress(const std::filesystem::path& path, const H5Reader& file) {
-  const std::vector<std::string> there = file.names();
-  const bool knows_data = std::find(there.begin(), there.end(), kData) != there.end();  // older checkpoints do not
   const Progress progress{.epoch = file.read_scalar<std::int64_t>("progress/epoch"),
                           .batch = file.read_scalar<std::int64_t>("progress/batch"),
                           .seconds = file.read_scalar<double>("progress/seconds"),
                           .best = file.read_scalar<double>("progress/best"),
-                          .data = knows_data ? file.read_scalar<std::int64_t>(kData) : 0,
+                          .data = file.has(kData) ? file.read_scalar<std::int64_t>(kData) : 0,  // older ones: no
                           .extra = file.read_text("progress/extra")};
   PC_CHECK(progress.epoch >= 0 && progress.batch >= 0, "checkpoint", path.string(), ": claims ", progress.epoch,
            " epochs and ", progress.batch, " batches");
@@ -250,11 +248,9 @@ Progress load_checkpoint(const std::filesystem::path& path, Network& network) {
            " network, and this one is ", name_of(network.dtype()), "; run with the dtype that it was saved with");
   Progress progress = read_progress(path, file);
   const std::vector<Loaded> buffers = read_buffers(path, file, network);
-  const std::vector<std::string> there = file.names();
   const auto check = [&](const std::string& name, std::int64_t fingerprint, bool older) {
-    const bool is_there = std::find(there.begin(), there.end(), name) != there.end();
     PC_CHECK(
-        is_there ? file.read_scalar<std::int64_t>(name) == fingerprint : older, "checkpoint", path.string(),
+        file.has(name) ? file.read_scalar<std::int64_t>(name) == fingerprint : older, "checkpoint", path.string(),
         ": its fingerprint \"", name, "\" is not the network's; the checkpoint is of another graph,",
         " drawn from another seed or another topology: use the config, and the graph file, that it was saved with");
   };

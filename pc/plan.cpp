@@ -31,6 +31,10 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
     PC_CHECK(!asked.learn || settles || p.spec.learn_precision == 0, "plan", "the precisions of prediction ", p.name,
              " are learned from settled errors, which ", asked.schedule->name,
              " does not have; use pc, ipc or epc without nudging, or give precisions that stay");
+    PC_CHECK(!asked.learn || asked.schedule->learn != Learn::every_step || p.spec.learn_precision == 0 ||
+                 asked.relax.precision.kind == PrecisionSchedule::Kind::constant,
+             "plan", "the precisions of prediction ", p.name, " are learned at every step of ", asked.schedule->name,
+             " from errors that relax.precision multiplies; use pc, or leave relax.precision out");
   }
   if (asked.schedule->engine == Engine::reverse) {
     phases_.resize(1);

@@ -65,7 +65,8 @@ struct GradientNorm {
 using StopRule = std::variant<FixedSteps, EnergyPlateau, GradientNorm>;
 
 /// Precisions that change along the relaxation (Qi et al. 2025, "Training Deep Predictive Coding Networks"): what the
-/// errors of a node of level d (levels_to_loss) are multiplied by at step t. Learning uses the node's own precision.
+/// errors of a node of level d (levels_to_loss) are multiplied by at step t. Learning uses the node's own
+/// precision, but for `ipc`, which learns from the errors of each step.
 struct PrecisionSchedule {
   enum class Kind : std::uint8_t {
     constant,

@@ -145,7 +145,7 @@ void need_free_inside(const Graph& graph, const std::vector<Clamp>& clamps, std:
     const Node& node = graph.node(v);
     PC_CHECK(node.out.empty(), "schedule", who, " cannot have node ", node.name,
              " clamped: it has predictions and feeds edge ", graph.edge(node.out[0]).name,
-             "; fixed_prediction, pc, ipc and backprop can");
+             "; pc, ipc and fixed_prediction can, and backprop where there is no cycle");
   }
 }
 
@@ -225,7 +225,7 @@ void check_schedule(const Schedule& schedule, const ScheduleSettings& settings, 
     need_acyclic(graph, schedule.name,
                  schedule.exact || schedule.engine == Engine::reverse
                      ? "unroll it (graph.unroll: k), or use pc, ipc, ep or fixed_prediction"
-                     : "pc, ipc and ep run on any graph");
+                     : "pc and ipc run on any graph");
   }
   if (schedule.exact || schedule.engine == Engine::errors) {
     need_whole_clamps(graph, clamps, schedule.name);

@@ -9,7 +9,7 @@ namespace pc {
 namespace {
 
 constexpr const char* kAdvice =
-    "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. The last checkpoint is untouched";
+    "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. Nothing was saved since";
 
 /// Whether an operand of a matrix product did not fit its type.
 bool overflowed(Network& network) {
@@ -94,8 +94,8 @@ void Trainer::check_energies(const std::string& where, double growth) const {
   const bool learned = std::any_of(predictions.begin(), predictions.end(), [](const Prediction& p) {
     return p.spec.learn_precision > 0 && p.spec.most_precision == 0;
   });
-  fail_run("diverged", where, ": relaxation raised the energy of a batch from ", sums.total_start(), " to ",
-           sums.total_end(), ", most of all at node ", predictions[worst].name,
+  fail_run("diverged", where, ": relaxation raised the energy of the epoch's batches so far from ", sums.total_start(),
+           " to ", sums.total_end(), ", most of all at node ", predictions[worst].name,
            learned ? "; precisions that are learned grow where errors are small: give them a most" : "", kAdvice);
 }
 

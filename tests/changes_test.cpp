@@ -166,7 +166,6 @@ TEST_CASE("form changes: ipc keeps the digits of low layers") {
   spec.schedule = &find_schedule("ipc");
   spec.relax.stepper = ValueSgd{0.05, 0.5};
   spec.learn = LearnSpec{};
-  Run exact(problem, spec, DType::f64);
   const auto error_of_form = [&](Form form) {
     spec.form = form;
     Run run(problem, spec, DType::f32);
@@ -322,7 +321,9 @@ TEST_CASE("operands: exact schedules, backprop and ipc run with them") {
     spec.schedule = &find_schedule(schedule);
     spec.relax.stepper = ValueSgd{0.05, 0};
     spec.gradients = true;
-    if (spec.schedule->learn == Learn::every_step) spec.learn = LearnSpec{};
+    // Adam would make a step of any gradient, however small; and ep divides by beta.
+    if (spec.schedule->learn == Learn::every_step) spec.learn = LearnSpec{.optimizer = WeightSgd{}};
+    if (spec.schedule->free_output) spec.settings.nudge = Nudge{.beta = 0.5};
     Run exact(problem, spec, DType::f64);
     exact.step();
     for (const DType operands : {DType::tf32, DType::f16, DType::bf16}) {
@@ -330,13 +331,7 @@ TEST_CASE("operands: exact schedules, backprop and ipc run with them") {
       spec.operands = operands;
       Run run(problem, spec, DType::f32);
       run.step();
-      // ipc moves its weights by Adam, which makes a step of any gradient; ep divides by a small beta.
-      const bool sensitive = contains("ipc ep", schedule);
-      if (!sensitive) CHECK(worst_gradient(run, exact) < (operands == DType::bf16 ? 2e-2 : 3e-3));
-      for (const auto& [name, numbers] : state_of(run.network, problem.batch)) {
-        CAPTURE(name);
-        CHECK(worst_difference(numbers, numbers) == 0);  // finite
-      }
+      CHECK(worst_gradient(run, exact) < (operands == DType::bf16 ? 2e-2 : 3e-3));
       spec.operands = DType::f32;
     }
   }

@@ -126,9 +126,10 @@ TEST_CASE("checkpoint: save, perturb, load restores every bit") {
     scramble(net, 1);
     const Contents saved = contents(net);
     const double seconds = std::bit_cast<double>(0x7ff8000000000123ULL);
-    pc::save_checkpoint(path, net, kEverything,
-                        {.epoch = 3, .batch = 17, .seconds = seconds, .best = -0.0, .data = -5, .extra = "{\"order\": [2, 0, 1]}"},
-                        "name: test\n");
+    pc::save_checkpoint(
+        path, net, kEverything,
+        {.epoch = 3, .batch = 17, .seconds = seconds, .best = -0.0, .data = -5, .extra = "{\"order\": [2, 0, 1]}"},
+        "name: test\n");
     CHECK(contents(net) == saved);
     scramble(net, 2);
     const Contents other = contents(net);
@@ -299,7 +300,8 @@ TEST_CASE("checkpoint: one of other masks is refused; an older one, which says n
       if (net.graph().param(0).mask == from->graph().param(0).mask) {
         pc::load_checkpoint(path, net);
       } else {
-        fails(path, net, "its fingerprint \"mask_fingerprint\" is not the network's; the checkpoint is of another graph");
+        fails(path, net,
+              "its fingerprint \"mask_fingerprint\" is not the network's; the checkpoint is of another graph");
       }
     }
   }

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "experiments/config.h"
+#include "experiments/feed.h"
 #include "graphs/transform.h"
 #include "kernels/gather.h"
 #include "tests/gradients.h"
@@ -256,6 +257,29 @@ TEST_CASE("augment: each image is one of the shifted and mirrored ones, all of t
   CHECK(seen.size() == 18);
   CHECK(same_bits(draw(0).values, out.values));
   CHECK(!same_bits(draw(1).values, out.values));
+}
+
+TEST_CASE("augment: what a network is to copy has been shifted and mirrored as its input was") {
+  constexpr std::int64_t kRows = 40;
+  const experiments::DataRequest request{.set = "glyphs", .train = 60, .test = 10};
+  const experiments::DataSet data = experiments::load_data(request);
+  const experiments::DataConfig plain{.batch = kRows, .validation_part = 0},
+      shifted{.batch = kRows, .validation_part = 0, .crop = 3, .flip = true};
+  const auto batch = [&](const experiments::DataConfig& config, bool next) {
+    experiments::Feed feed({}, data, config, 3);
+    Host input({kRows, 784}), copy({kRows, 784});
+    feed.rewind(feed.train());
+    feed.record_input({}, feed.train(), input.view());
+    feed.record_copy({}, feed.train(), copy.view(), next);
+    return std::pair{input.values, copy.values};
+  };
+  const auto [input, copy] = batch(shifted, false);
+  CHECK(same_bits(input, copy));
+  CHECK(!same_bits(input, batch(plain, false).first));
+  // The next example, but for the last one's, is the input of the row below, with the shift of its own row.
+  const auto [one, other] = batch(plain, true);
+  CHECK(std::equal(one.begin() + 784, one.end(), other.begin()));
+  CHECK(!same_bits(batch(shifted, true).second, other));
 }
 
 TEST_CASE("augment and label smoothing: a run that was stopped goes on with the same images; the config is checked") {

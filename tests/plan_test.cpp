@@ -793,7 +793,7 @@ TEST_CASE(
 
 TEST_CASE("regime auto: on a GPU a small network goes by warps or slices, a large one call by call") {
   const bool gpu = test_exec().device != Device::cpu;
-  if (!gpu) MESSAGE("there is no GPU: all go call by call");
+  if (!gpu) MESSAGE("skipped: without a GPU all go call by call");
   const auto chosen = [&](const std::vector<std::int64_t>& widths, DType operands) {
     const Problem problem = clamped_mlp(widths, 70, 5, "tanh");
     PlanSpec spec = plan_for(problem, 3);

@@ -713,6 +713,61 @@ TEST_CASE("pc query: where nothing predicts the image it is not asked for, and t
   CHECK(nlohmann::json::parse(result.out)["values"]["label"].size() == 3);
 }
 
+TEST_CASE("pc query: samples are asked in chunks; where a rule ends one before the other, its energy stays") {
+  const Scratch scratch;
+  const fs::path config = scratch / "many.yaml", run = scratch / "run";
+  std::ofstream(config) << "name: many\n"
+                           "device: cpu\n"
+                           "data: {set: glyphs, train: 1100, test: 20, validation: 0}\n"
+                           "graph:\n"
+                           "  nodes: {hidden: {shape: [12], prior: true}, image: {shape: [784]}}\n"
+                           "  edges: [{from: hidden, to: image, op: linear}]\n"
+                           "task: {reconstruct: {node: image}}\n"
+                           "relax: {schedule: pc, steps: 8, optimizer: {sgd: {rate: 0.005}}}\n"
+                           "learn: {epochs: 1}\n";
+  REQUIRE(run_program(scratch, {"run", config, "--out", run, "--quiet"}).status == 0);
+  const auto ask = [&](const std::string& which) {
+    const Result result =
+        run_program(scratch, {"query", run, "--clamp", "image=index:" + which, "--part", "train", "--steps", "2000",
+                              "--set", "relax.stop={gradient: {tolerance: 1e-3}}", "--json"});
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    const auto json = nlohmann::json::parse(result.out);
+    return std::pair{json["energy"]["end"].get<double>(), json["steps"].get<int>()};
+  };
+  const auto [all, steps] = ask("0-1099");
+  const auto [most, steps_of_most] = ask("0-1023");
+  const auto [rest, steps_of_rest] = ask("1024-1099");
+  CHECK(steps_of_most != steps_of_rest);
+  CHECK(steps == std::max(steps_of_most, steps_of_rest));
+  CHECK(all == doctest::Approx((1024 * most + 76 * rest) / 1100).epsilon(1e-6));
+  // Bytes are pixels, as those of the data are; other numbers are the network's own.
+  const auto start_of = [&](const fs::path& image) {
+    const Result result = run_program(scratch, {"query", run, "--clamp", "image=" + image.string(), "--json"});
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    return nlohmann::json::parse(result.out)["energy"]["start"].get<double>();
+  };
+  const auto write_npy = [&](const char* file, const char* type, const auto& values) {
+    std::string header = std::string("{'descr': '") + type + "', 'fortran_order': False, 'shape': (1, 784), }";
+    header.append(128 - 10 - header.size() - 1, ' ') += '\n';
+    std::ofstream out(scratch / file, std::ios::binary);
+    out << "\x93NUMPY\x01" << '\0' << char(118) << '\0' << header;
+    out.write(reinterpret_cast<const char*>(values.data()), std::streamsize(values.size() * sizeof(values[0])));
+  };
+  write_npy("bytes.npy", "|u1", std::vector<std::uint8_t>(784, 51));
+  write_npy("floats.npy", "<f4", std::vector<float>(784, 0.2F));
+  CHECK(start_of(scratch / "bytes.npy") == doctest::Approx(start_of(scratch / "floats.npy")).epsilon(1e-6));
+  // A rate at which the energy rises gives an answer, but not without a word.
+  const auto warned = [&](const char* rate) {
+    const Result result =
+        run_program(scratch, {"query", run, "--clamp", "image=index:0", "--rate", rate, "--steps", "3"});
+    return has(result.err, "the energy has risen");
+  };
+  CHECK(warned("2.5"));  // above 2 / (its prior's precision)
+  CHECK(!warned("auto"));
+}
+
 TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   const Scratch scratch;
   const fs::path config = scratch / "text.yaml", run = scratch / "run", text = scratch / "text.txt";

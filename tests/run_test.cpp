@@ -7,7 +7,9 @@
 #include <string>
 #include <thread>
 
+#include "experiments/config.h"
 #include "experiments/output.h"
+#include "experiments/run_folder.h"
 #include "pc/h5.h"
 #include "pc/op.h"
 #include "pc/replacement.h"
@@ -199,7 +201,7 @@ TEST_CASE("a run killed in the middle of an epoch goes on with the same bits") {
 
   int kills = 0, mid_epoch = 0;  // the latter: those that left an epoch half done
   const fs::path run = scratch / "broken";
-  for (const int signal : {SIGKILL, SIGTERM, SIGINT, SIGKILL}) {
+  for (const int signal : {SIGKILL, SIGTERM, SIGHUP, SIGINT, SIGKILL}) {
     std::vector<std::string> arguments = {"run", config, "--out", run, kills == 0 ? "--force" : "--resume", "--quiet"};
     arguments.insert(arguments.end(), longer.begin(), longer.end());
     const auto lines_before = read(run / "metrics.jsonl").size();
@@ -235,6 +237,48 @@ TEST_CASE("a run killed in the middle of an epoch goes on with the same bits") {
     ++lines;
   }
   CHECK(lines == 40);
+}
+
+TEST_CASE("a run killed while it saved its first epoch begins anew; files of others stay; a lost best.h5 is missed") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), run = scratch / "run", other = scratch / "other";
+  const Json whole = run_json(scratch, {config, "--out", run});
+  const std::string lines = read(run / "metrics.jsonl");
+  fs::remove(run / "checkpoint.h5");
+  const Result finished = run_program(scratch, {"run", config, "--out", run, "--resume"});
+  CHECK(finished.status == 2);
+  CHECK(has(finished.err, "holds finished epochs, but no checkpoint.h5 to go on from"));
+  CHECK(read(run / "metrics.jsonl") == lines);
+  std::ofstream(run / "metrics.jsonl") << lines.substr(0, lines.find('\n') + 1);
+  CHECK(run_json(scratch, {config, "--out", run, "--resume"})["signature"] == whole["signature"]);
+  CHECK(std::count(lines.begin(), lines.end(), '\n') == 3);
+
+  fs::create_directory(other);
+  std::ofstream(other / "result.json") << "precious";
+  const Result refused = run_program(scratch, {"run", config, "--out", other});
+  CHECK(refused.status == 2);
+  CHECK(has(refused.err, "result.json is there, but no run that it is of"));
+  CHECK(read(other / "result.json") == "precious");
+
+  const fs::path part = scratch / "part";
+  const std::string constant = "learn.rate=constant";
+  run_json(scratch, {config, "--out", part, "--set", constant});
+  fs::remove(part / "best.h5");
+  const Result lost =
+      run_program(scratch, {"run", config, "--out", part, "--set", constant, "--set", "learn.epochs=4", "--resume"});
+  CHECK(lost.status == 2);
+  CHECK(has(lost.err, "best.h5 is gone, which holds the weights of epoch"));
+}
+
+TEST_CASE("a folder is looked at again when nobody else can be at work there any more") {
+  const Scratch scratch;
+  const fs::path path = write_config(scratch), run = scratch / "run";
+  const pc::experiments::Config config = pc::experiments::read_config(path, {});
+  pc::experiments::RunFolder folder(run, config, pc::experiments::Start::fresh);
+  run_json(scratch, {path, "--out", run});  // another process, meanwhile
+  const std::string lines = read(run / "metrics.jsonl");
+  CHECK_THROWS_WITH_AS(folder.begin(config), doctest::Contains("already holds a run"), pc::Error);
+  CHECK(read(run / "metrics.jsonl") == lines);
 }
 
 TEST_CASE("epochs that a killed run has done since its checkpoint are done again, with the same bits") {

@@ -417,6 +417,10 @@ TEST_CASE("learned precisions: they go to the inverse mean squares of the errors
   spec.schedule = &find_schedule("zil");
   problem.nodes[0].energy = {&gaussian, {2.0}, 0.3};
   CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "learned from settled errors, which zil does not have"));
+  spec.schedule = &find_schedule("ipc");
+  spec.relax.precision.kind = PrecisionSchedule::Kind::spiking;
+  CHECK(contains(error_of([&] { Run(problem, spec).step(); }), "from errors that relax.precision multiplies"));
+  spec.relax.precision = {};
   problem.nodes[0].energy.energy = &laplace;
   CHECK(contains(error_of([&] { static_cast<void>(problem.graph()); }), "only a gaussian's precision"));
   problem.nodes[0].energy = {&gaussian, {0.0}, 0.3};
