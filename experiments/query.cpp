@@ -1127,8 +1127,10 @@ void Query::check(const QueryOptions& options, const Config& config) {
 QueryResult Query::run() {
   QueryResult result = (this->*find_task(options_.task).answer)();
   progress_.clear();
-  const bool falls = options_.temperature == 0 && !result.energy.empty();
-  if (falls && result.energy.back() > result.energy.front()) {
+  const RelaxSpec relax = relaxation(config_, options_);
+  const auto* sgd = std::get_if<ValueSgd>(&relax.stepper);
+  const bool samples = sgd != nullptr && sgd->temperature > 0;
+  if (!samples && !result.energy.empty() && result.energy.back() > result.energy.front()) {
     spdlog::warn("the energy has risen: this is no settled answer; choose a smaller rate, as --rate auto does");
   }
   return result;
