@@ -216,13 +216,13 @@ Json json_of(const Trained& trained) {
 
 /// Errors over what is varied, with the power that theory gives through the last point.
 Panel power_panel(const Law& law) {
-  Panel panel{
-      .title = fmt::format("{}: {}", law.schedule, law.says),
-      .x_label = law.varies,
-      .y_label = "error relative to backprop",
-      .log_x = true,
-      .log_y = true,
-      .series = {{.title = "measured"}, {.title = fmt::format("power {:g}", *law.expected_slope), .dots = false}}};
+  Panel panel{.title = fmt::format("{}: {}", law.schedule, law.says),
+              .x_label = law.varies,
+              .y_label = "error relative to backprop",
+              .log_x = true,
+              .log_y = true,
+              .series = {{.title = "measured"},
+                         {.title = fmt::format("power {:g}", *law.expected_slope), .mark = Series::Mark::theory}}};
   const LawPoint& last = law.points.back();
   for (const LawPoint& point : law.points) {
     for (Series& series : panel.series) series.x.push_back(point.value);
@@ -241,7 +241,7 @@ Panel share_panel(const Law& law) {
   for (const LawPoint& point : law.points) {
     std::string title = fmt::format("{} = {:g}", law.varies, point.value);
     if (point.steps > 0) title += fmt::format(", {} steps", point.steps);
-    Series measured{.title = title}, predicted{.dots = false};
+    Series measured{.title = title}, predicted{.mark = Series::Mark::theory};
     for (const LevelShare& share : point.shares) {
       measured.x.push_back(share.level);
       measured.y.push_back(share.measured);

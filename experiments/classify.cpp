@@ -430,13 +430,15 @@ std::string Classifier::write_text(const Writing& how) {
     writer.step(1);
     const std::vector<double> all = arena.read(next);
     const auto* logits = &all[(known - 1) * static_cast<std::size_t>(classes)];
-    const double top = *std::max_element(logits, logits + classes);
-    double total = 0;
-    const auto weight = [&](std::int64_t k) { return std::exp((logits[k] - top) / how.temperature); };
-    for (std::int64_t k = 0; k < classes; ++k) total += weight(k);
-    double left = total * philox::uniform(philox::bits(how.seed, Purpose::text, 0, 0, static_cast<std::uint64_t>(i)));
-    std::int64_t drawn = 0;
-    while (drawn + 1 < classes && (left -= weight(drawn)) >= 0) ++drawn;
+    const auto likeliest = std::max_element(logits, logits + classes);
+    std::int64_t drawn = how.temperature == 0 ? likeliest - logits : 0;
+    if (how.temperature > 0) {
+      double total = 0;
+      const auto weight = [&](std::int64_t k) { return std::exp((logits[k] - *likeliest) / how.temperature); };
+      for (std::int64_t k = 0; k < classes; ++k) total += weight(k);
+      double left = total * philox::uniform(philox::bits(how.seed, Purpose::text, 0, 0, static_cast<std::uint64_t>(i)));
+      while (drawn + 1 < classes && (left -= weight(drawn)) >= 0) ++drawn;
+    }
     text.push_back(characters[static_cast<std::size_t>(drawn)]);
     if (how.tell) how.tell(text.back());
     tokens.resize(known);

@@ -30,7 +30,7 @@ struct EpochResult {
 struct Writing {
   std::string prompt;      // of characters that the run has learned; empty: the beginning of the test part
   std::int64_t count = 0;  // characters to write
-  double temperature = 1;  // logits are divided by it
+  double temperature = 1;  // logits are divided by it; 0: always the likeliest
   std::uint64_t seed = 0;
   std::function<void(char)> tell = {};  // each character as it is drawn
 };

@@ -77,6 +77,9 @@ struct QueryOptions {
 int run_command(const RunOptions& options, const Common& common);
 int eval_command(const std::filesystem::path& run, const std::vector<std::string>& overrides, bool last,
                  const Common& common);
+/// Draws the metrics of runs over their epochs, beside each other. `out` empty: curves.svg in the first run's folder.
+int plot_command(const std::vector<std::filesystem::path>& runs, const std::filesystem::path& out,
+                 const Common& common);
 int write_command(const WriteOptions& options, const Common& common);
 int graph_command(const std::filesystem::path& config, const std::vector<std::string>& overrides,
                   const std::filesystem::path& svg, const Common& common);

@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <set>
 
 #include "experiments/fields.h"
 #include "experiments/graph_config.h"
@@ -149,7 +150,7 @@ NextTokenConfig read_next_token(const Choice& choice, ClassifyConfig& nodes) {
   fields.read("input", nodes.input)
       .read("target", nodes.target)
       .read_at_least("sample", config.sample, 0)
-      .read_positive("temperature", config.temperature)
+      .read_at_least("temperature", config.temperature, 0)
       .done();
   return config;
 }
@@ -311,14 +312,34 @@ void check_mupc_init(const ConfigTree* node, WeightInit& init) {
           "{normal: {scale: 1.0}}, or leave init out");
 }
 
+/// Whether what some nodes hold finds a way to another, along edges.
+bool reached(const graphs::Description& graph, const Names& from, const std::string& to) {
+  std::set<std::string> seen(from.begin(), from.end());
+  for (std::size_t before = 0; before != seen.size();) {
+    before = seen.size();
+    for (const EdgeSpec& edge : graph.edges) {
+      const auto is_seen = [&](const std::string& name) { return seen.contains(name); };
+      if (std::any_of(edge.from.begin(), edge.from.end(), is_seen)) seen.insert(edge.to);
+    }
+  }
+  return seen.contains(to);
+}
+
 /// Unrolling adds nodes, of which those without predictions are the zeros that the sweeps begin with.
-void unroll_graph(Config& config, int sweeps) {
+void unroll_graph(Config& config, int sweeps, const Place& place) {
   const graphs::Description rolled = std::move(config.graph);
   config.graph = graphs::unroll(rolled, sweeps, input_names(config, rolled));
   for (const NodeSpec& node : config.graph.nodes) {
     const auto same = [&](const NodeSpec& old) { return old.name == node.name; };
     if (std::any_of(rolled.nodes.begin(), rolled.nodes.end(), same) || predicted(config.graph, node.name)) continue;
     config.zeros.push_back(node.name);
+  }
+  if (config.check_task) return;
+  const Names inputs = input_names(config, rolled);
+  for (const std::string& name : task_names(config)) {
+    if (!reached(rolled, inputs, name) || reached(config.graph, inputs, name)) continue;
+    fail_at(place, "graph.unroll: in ", sweeps, " sweeps nothing comes from ", joined(inputs), " to ", name,
+            "; make as many as there are edges on the way");
   }
 }
 
@@ -328,7 +349,7 @@ void transform_graph(Config& config, Fields& fields, const ConfigTree& graph) {
     int sweeps = 0;
     read_value(*unroll, "graph.unroll", sweeps);
     if (sweeps < 1) fail_at(unroll->place(), "graph.unroll is a number of sweeps, at least 1, not ", sweeps);
-    unroll_graph(config, sweeps);
+    unroll_graph(config, sweeps, unroll->place());
   }
   bool mupc = false;
   static constexpr std::pair<std::string_view, bool> kKinds[] = {{"standard", false}, {"mupc", true}};

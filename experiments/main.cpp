@@ -228,8 +228,9 @@ void add_write(CLI::App& command, WriteOptions& options) {
       ->check(between(1, kMost));
   command
       .add_option("--temperature", options.temperature,
-                  "Below 1: more of what is likely; above: more surprises (task.next_token.temperature)")
-      ->check(at_least(1e-6));
+                  "Below 1: more of what is likely, 0: always the likeliest; above: more surprises "
+                  "(task.next_token.temperature)")
+      ->check(at_least(0));
   command.add_option("--seed", options.seed, "Another one writes another text (seed)")->check(between(0, kMostSeed));
   command.add_flag("--last", options.last, "The last checkpoint rather than the one that validation chose");
 }
@@ -278,6 +279,14 @@ int main(int argc, char** argv) {
   add_common(*eval, common);
   eval->callback([&] { action = [&] { return eval_command(folder, overrides, last, common); }; });
 
+  std::vector<std::filesystem::path> runs;
+  std::filesystem::path curves;
+  CLI::App* plot = app.add_subcommand("plot", "Draw what runs have learned over their epochs (needs gnuplot)");
+  plot->add_option("RUN", runs, "Runs' folders; several are drawn beside each other")->required();
+  plot->add_option("--out", curves, "An .svg or .png file (curves.svg in the first run's folder)")->type_name("FILE");
+  add_common(*plot, common);
+  plot->callback([&] { action = [&] { return plot_command(runs, curves, common); }; });
+
   WriteOptions write_options;
   CLI::App* write = app.add_subcommand("write", kAboutWrite);
   add_write(*write, write_options);
@@ -291,7 +300,8 @@ int main(int argc, char** argv) {
   add_set(*query, query_options.overrides);
   add_common(*query, common);
   query->callback([&] {
-    query_options.command = fmt::format("pc {}", fmt::join(argv + 1, argv + argc, " "));
+    query_options.command = "pc";
+    for (int i = 1; i < argc; ++i) query_options.command += " " + shell_word(argv[i]);
     action = [&] { return query_command(query_options, common); };
   });
 

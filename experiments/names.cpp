@@ -61,6 +61,14 @@ std::string did_you_mean(std::string_view wrong, std::span<const std::string> kn
   return near.empty() ? "; known: " + joined(known) : "; did you mean \"" + near + "\"?";
 }
 
+std::string shell_word(const std::string& text) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+:,@%=";
+  if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
+}
+
 std::string character_name(char c) {
   if (c >= 0x20 && c < 0x7F) return {c};
   return c == '\n' ? "\\n" : "byte " + std::to_string(static_cast<unsigned char>(c));

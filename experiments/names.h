@@ -21,6 +21,9 @@ std::string joined(std::span<const std::string> names);
 /// ASCII only: enough for keys and the words of YAML.
 std::string lower_case(std::string_view text);
 
+/// As a shell takes it for one word.
+std::string shell_word(const std::string& text);
+
 /// A byte of a text: itself, "\n", or "byte 200" where it cannot be shown.
 std::string character_name(char c);
 

@@ -25,6 +25,8 @@ std::string terminal_of(const std::filesystem::path& file) {
   fail("plot", file.string(), ": a plot is an .svg or a .png file");
 }
 
+constexpr const char* kMarks[] = {"with points pt 7 ps 0.7", "with lines lw 1.5", "with lines lw 1.5 dt 2"};
+
 std::string data_block(std::size_t panel, std::size_t series) { return fmt::format("$data_{}_{}", panel, series); }
 
 /// What gnuplot is told, to draw for this terminal.
@@ -36,8 +38,9 @@ std::string plot_script(const std::string& terminal, const std::filesystem::path
     for (std::size_t s = 0; s < panels[p].series.size(); ++s) {
       const Series& series = panels[p].series[s];
       script += data_block(p, s) + " << END\n";
-      for (std::size_t i = 0; i < series.x.size(); ++i)
-        script += fmt::format("{:.17g} {:.17g}\n", series.x[i], series.y[i]);
+      for (std::size_t i = 0; i < series.x.size(); ++i) {
+        if (std::isfinite(series.y[i])) script += fmt::format("{:.17g} {:.17g}\n", series.x[i], series.y[i]);
+      }
       script += "END\n";
     }
   }
@@ -47,17 +50,17 @@ std::string plot_script(const std::string& terminal, const std::filesystem::path
     const Panel& panel = panels[p];
     script += fmt::format("set title {}\nset xlabel {}\nset ylabel {}\n", in_single_quotes(panel.title),
                           in_single_quotes(panel.x_label), in_single_quotes(panel.y_label));
-    script += fmt::format("unset logscale\n{}{}set format y \"{}\"\nset key {} reverse Left\n{}",
+    script += fmt::format("unset logscale\n{}{}set format y \"{}\"\nset key {} {} reverse Left\n{}",
                           panel.log_x ? "set logscale x\n" : "", panel.log_y ? "set logscale y\n" : "",
-                          panel.log_y ? "%.0e" : "%g", panel.log_y ? "left top" : "left bottom",
-                          panel.counts ? "set xtics 1\n" : "set xtics autofreq\n");
+                          panel.log_y ? "%.0e" : "%g", panel.key_right ? "right" : "left",
+                          panel.log_y ? "top" : "bottom", panel.counts ? "set xtics 1\n" : "set xtics autofreq\n");
     std::string lines;
     int colour = 0;
     for (std::size_t s = 0; s < panel.series.size(); ++s) {
       const Series& series = panel.series[s];
-      colour += series.dots || s == 0 ? 1 : 0;
+      colour += series.mark != Series::Mark::theory || s == 0 ? 1 : 0;
       lines += fmt::format("{}{} using 1:2 {} lc {} {}", s == 0 ? "" : ", ", data_block(p, s),
-                           series.dots ? "with points pt 7 ps 0.7" : "with lines lw 1.5 dt 2", colour,
+                           kMarks[static_cast<std::size_t>(series.mark)], colour,
                            series.title.empty() ? "notitle" : "title " + in_single_quotes(series.title));
     }
     script += "plot " + lines + "\n";

@@ -1,6 +1,7 @@
 // Line plots, drawn by gnuplot: it need not be there until one is asked for.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -8,15 +9,21 @@
 namespace pc::experiments {
 
 struct Series {
-  std::string title;  // empty: not in the key
-  std::vector<double> x, y;
-  bool dots = true;  // else a line in the colour of the dots before it: what theory says
+  enum class Mark : std::uint8_t {
+    dots,
+    line,
+    theory  // a dashed line in the colour of the series before it
+  };
+  std::string title;         // empty: not in the key
+  std::vector<double> x, y;  // what is not finite is left out
+  Mark mark = Mark::dots;
 };
 
 struct Panel {
   std::string title, x_label, y_label;
   bool log_x = false, log_y = false;
-  bool counts = false;  // x is a whole number
+  bool counts = false;     // x is one of few whole numbers
+  bool key_right = false;  // where the key stands, left or right: at the top if log_y, else at the bottom
   std::vector<Series> series;
 };
 

@@ -28,7 +28,8 @@ constexpr const char* kConfig = "config.yaml";
 constexpr const char* kMetrics = "metrics.jsonl";
 
 /// What a run writes, the config last: by it a folder is known to hold a run.
-constexpr const char* kFiles[] = {"checkpoint.h5", "best.h5", "run.h5", "result.json", "log.txt", kMetrics, kConfig};
+constexpr const char* kFiles[] = {"checkpoint.h5", "best.h5",    "run.h5", "result.json",
+                                  "log.txt",       "curves.svg", kMetrics, kConfig};
 
 /// Whether it is what a killed run was writing when it died. Whatever else is in the folder is somebody else's.
 bool left_over(const std::string& name) {
@@ -122,16 +123,6 @@ bool differs(const ConfigTree& before, const ConfigTree& now, std::string_view k
   return a == nullptr || b == nullptr ? a != b : !same_values(*a, *b);
 }
 
-std::vector<Json> read_metrics(const fs::path& path) {
-  std::vector<Json> lines;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
-    const Json value = Json::parse(line, nullptr, false);
-    if (value.is_object()) lines.push_back(value);  // a line cut short by a crash is no line
-  }
-  return lines;
-}
-
 /// A number of each line, by its path ("/train/energy"); NaN where a line lacks it.
 std::vector<double> column(const std::vector<Json>& lines, const char* pointer) {
   std::vector<double> values;
@@ -163,6 +154,16 @@ Config asked_config(const fs::path& run, const std::vector<std::string>& overrid
   check_unheeded(kOfLearning);
   check_unheeded(unheeded);
   return read_config(std::move(tree));
+}
+
+std::vector<Json> read_metrics(const fs::path& run) {
+  std::vector<Json> lines;
+  std::ifstream in(run / kMetrics);
+  for (std::string line; std::getline(in, line);) {
+    const Json value = Json::parse(line, nullptr, false);
+    if (value.is_object()) lines.push_back(value);
+  }
+  return lines;
 }
 
 bool is_run_file(const fs::path& file) {
@@ -236,9 +237,10 @@ void RunFolder::look(const Config& config) {
     const bool epochs = changes.size() == 1 && changes[0].starts_with("learn.epochs:");
     PC_CHECK(changes.empty(), "run", path_.string(), " was started with another config: ", joined(changes),
              epochs ? " (its learn.rate depends on how long the run is)" : "", "; resume with the same one (pc run ",
-             saved.string(), " --out ", path_.string(), " --resume), or start afresh with --force");
+             shell_word(saved.string()), " --out ", shell_word(path_.string()),
+             " --resume), or start afresh with --force");
     resumes_ = fs::exists(checkpoint(), error);
-    *metrics_ = read_metrics(path_ / kMetrics);
+    *metrics_ = read_metrics(path_);
     // The first epoch is always saved: where it alone is there, the program was killed while it did that.
     PC_CHECK(resumes_ || metrics_->size() <= 1, "run", path_.string(),
              " holds finished epochs, but no checkpoint.h5 to go on "

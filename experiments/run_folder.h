@@ -61,6 +61,9 @@ class RunFolder {
 Config asked_config(const std::filesystem::path& run, const std::vector<std::string>& overrides, const char* who,
                     std::span<const char* const> unheeded = {});
 
+/// Metrics of a run's finished epochs, in order, one object each; lines that a crash has cut short are left out.
+std::vector<nlohmann::ordered_json> read_metrics(const std::filesystem::path& run);
+
 /// Whether a run keeps, or would keep, something of its own in this file: it lies in a run's folder and has such a
 /// name.
 bool is_run_file(const std::filesystem::path& file);

@@ -416,7 +416,7 @@ TEST_CASE("trainer: a rate that is too large is an error that says so") {
     CHECK(text.empty() == (rate < 1));
     if (rate < 1) continue;
     CHECK(contains(text, "diverged"));
-    CHECK(contains(text, "relaxation raised the energy of a batch"));
+    CHECK(contains(text, "relaxation raised the energy of the epoch's batches so far"));
     CHECK(contains(text, "lower relax's rate"));
   }
 }

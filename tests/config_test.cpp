@@ -302,6 +302,12 @@ TEST_CASE("mistakes in a config: each has its place and its message") {
   CHECK(has(message(config_with(kMlp, "task: {check: {clamp: [image, lable]}}\n")), "did you mean \"label\"?"));
   CHECK(has(message(config_with(kMlp, "parameterization: mupc\ninit: he\n")), "{normal: {scale: 1.0}}"));
   CHECK(has(message(config_with("graph: {mlp: {widths: [784, 10]}, unroll: 0}")), "at least 1"));
+  const std::string chain =
+      "graph:\n  nodes: {image: {shape: [784]}, a: {shape: [4]}, b: {shape: [4]}, label: {shape: [10]}}\n"
+      "  edges: [{from: image, to: a, op: linear}, {from: a, to: b, op: linear}, {from: b, to: label, op: linear}, "
+      "{from: b, to: a, op: linear}]\n  unroll: ";
+  CHECK(has(message(config_with(chain + "2")), "in 2 sweeps nothing comes from image to label"));
+  CHECK(message(config_with(chain + "3")).empty());
   CHECK(has(message(config_with(kMlp, "learn: {epochs: 1.5}\n")), "learn.epochs must be a whole number"));
   CHECK(has(message(config_with(kMlp, "learn: {rate: {cosin: {}}}\n")), "did you mean \"cosine\"?"));
   CHECK(has(message(config_with(kMlp, "dtype: float16\n")), "dtype"));

@@ -833,7 +833,10 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   CHECK(written({"--seed", "1", "--temperature", "5"}) != written({"--seed", "2", "--temperature", "5"}));
   for (const char* prompt : {"bc", "vwxyz\nabc", "wxyz\nabc", "uvwxyz\nabc"}) {
     CAPTURE(prompt);
-    CHECK(written({"--prompt", prompt, "--count", "30", "--temperature", "0.01"}) == "defghijklmnopqrstuvwxyz\nabcdef");
+    for (const char* temperature : {"0.01", "0"}) {
+      CHECK(written({"--prompt", prompt, "--count", "30", "--temperature", temperature}) ==
+            "defghijklmnopqrstuvwxyz\nabcdef");
+    }
   }
   const Result strange = run_program(scratch, {"write", run, "--prompt", "abC"});
   CHECK(strange.status == 2);

@@ -270,6 +270,36 @@ TEST_CASE("a run killed while it saved its first epoch begins anew; files of oth
   CHECK(has(lost.err, "best.h5 is gone, which holds the weights of epoch"));
 }
 
+TEST_CASE("pc plot: runs beside each other, over their epochs") {
+  const Scratch scratch;
+  const fs::path config = write_config(scratch), one = scratch / "one", two = scratch / "two";
+  run_json(scratch, {config, "--out", one});
+  run_json(scratch, {config, "--out", two, "--set", "relax.schedule=backprop"});
+  const fs::path file = scratch / "both.svg";
+  const Result result = run_program(scratch, {"plot", one, two, "--out", file, "--json"});
+  if (std::system("command -v gnuplot >/dev/null 2>&1") != 0) {
+    MESSAGE("skipped: there is no gnuplot to draw with");
+    CHECK(result.status == 2);
+    CHECK(has(result.err, "needs gnuplot; on Debian: apt-get install gnuplot-nox"));
+    return;
+  }
+  CAPTURE(result.err);
+  REQUIRE(result.status == 0);
+  CHECK(Json::parse(result.out)["epochs"]["two"] == 3);
+  const std::string drawing = read(file);
+  for (const char* text :
+       {"training, before relaxation", "validation", "accuracy", "one", "two", "relaxation after the last epoch"}) {
+    CAPTURE(text);
+    CHECK(has(drawing, text));
+  }
+  const Result alone = run_program(scratch, {"plot", one});
+  CHECK(alone.status == 0);
+  CHECK(alone.out == (one / "curves.svg").string() + "\n");
+  CHECK(fs::file_size(one / "curves.svg") > 1000);
+  CHECK(run_program(scratch, {"plot", scratch / "none"}).status == 2);
+  CHECK(has(run_program(scratch, {"plot", one, "--out", scratch / "x.pdf"}).err, "a plot is an .svg or a .png file"));
+}
+
 TEST_CASE("a folder is looked at again when nobody else can be at work there any more") {
   const Scratch scratch;
   const fs::path path = write_config(scratch), run = scratch / "run";
@@ -378,7 +408,13 @@ TEST_CASE("wrong use ends with status 2 and a message that names the place and t
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[783,10]"}, "784");
   fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.widths=[784,9]"}, "10 classes");
   fails({"run", config, "--out", scratch / "x", "--set", "task.classify.target=lable"}, "lable");
-  fails({"run", config, "--out", scratch / "x", "--set", "graph.unroll=1"}, "is joined to node image by no edges");
+  fails({"run", config, "--out", scratch / "x", "--set", "graph.unroll=1"},
+        "in 1 sweeps nothing comes from image to label");
+  fails(
+      {"run", config, "--out", scratch / "x", "--set",
+       "graph={nodes: {image: {shape: [784]}, a: {shape: [4]}, b: {shape: [4]}, label: {shape: [10]}}, edges: [{from: "
+       "image, to: a, op: linear}, {from: b, to: label, op: linear}]}"},
+      "is joined to node image by no edges");
   for (const char* given : {"on=-1", "off=1.5"}) {
     fails({"run", config, "--out", scratch / "x", "--set", "graph.mlp.output=softmax_cross_entropy", "--set",
            std::string("task.classify.") + given},

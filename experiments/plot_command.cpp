@@ -1,0 +1,116 @@
+// pc plot: the metrics of runs over their epochs.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "experiments/commands.h"
+#include "experiments/plot.h"
+
+namespace pc::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct Drawn {
+  std::string title;  // the run
+  bool relaxes;       // it lowers an energy
+  std::vector<Json> epochs;
+};
+
+/// The name of a run's folder.
+std::string title_of(const fs::path& run) {
+  const fs::path whole = fs::absolute(run).lexically_normal();
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
+/// The number at `pointer` over the epochs, a line for each run that has it.
+Panel over_epochs(const std::vector<Drawn>& runs, const std::string& title, const std::string& label,
+                  const std::string& pointer) {
+  Panel panel{.title = title, .x_label = "epoch", .y_label = label, .key_right = true};
+  for (const Drawn& run : runs) {
+    Series series{.title = run.title, .mark = run.epochs.size() > 1 ? Series::Mark::line : Series::Mark::dots};
+    for (const Json& epoch : run.epochs) {
+      const Json::json_pointer at(pointer);
+      if (!epoch.contains(at) || !epoch[at].is_number()) continue;
+      series.x.push_back(epoch["epoch"].get<double>());
+      series.y.push_back(epoch[at].get<double>());
+    }
+    if (!series.x.empty()) panel.series.push_back(series);
+  }
+  return panel;
+}
+
+/// The energy along the relaxation of a fixed batch, after the last epoch.
+Panel relaxations(const std::vector<Drawn>& runs) {
+  Panel panel{.title = "relaxation after the last epoch",
+              .x_label = "step",
+              .y_label = "energy of an example",
+              .log_y = true,
+              .key_right = true};
+  for (const Drawn& run : runs) {
+    const Json trace = run.epochs.back().value("trace", Json::array());
+    Series series{.title = run.title, .mark = Series::Mark::line};
+    for (const Json& energy : trace) {
+      if (!energy.is_number()) continue;
+      series.x.push_back(double(series.x.size()));
+      series.y.push_back(energy.get<double>());
+    }
+    if (!series.x.empty()) panel.series.push_back(series);
+  }
+  return panel;
+}
+
+bool above_zero(const Panel& panel) {
+  for (const Series& series : panel.series) {
+    for (const double y : series.y) {
+      if (!(y > 0)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int plot_command(const std::vector<fs::path>& folders, const fs::path& out, const Common& common) {
+  const fs::path file = out.empty() ? folders[0] / "curves.svg" : out;
+  std::vector<Drawn> runs;
+  std::set<std::string> measures;
+  for (const fs::path& folder : folders) {
+    const Config config = asked_config(folder, {}, "plot");
+    runs.push_back({title_of(folder), lowers_energy(*config.relax.schedule), read_metrics(folder)});
+    PC_CHECK(!runs.back().epochs.empty(), "plot", folder.string(), " has not finished an epoch yet");
+    const Json validation = runs.back().epochs.back().value("validation", Json::object());
+    for (const auto& [measure, value] : validation.items()) measures.insert(measure);
+  }
+  check_plot(file);
+
+  std::vector<Drawn> relaxing;
+  std::copy_if(runs.begin(), runs.end(), std::back_inserter(relaxing), [](const Drawn& run) { return run.relaxes; });
+  std::vector<Panel> panels = {
+      over_epochs(runs, "training, before relaxation", "energy of an example", "/train/energy_start"),
+      over_epochs(relaxing, "training, after relaxation", "energy of an example", "/train/energy")};
+  for (Panel& panel : panels) panel.log_y = above_zero(panel);
+  for (const std::string& measure : measures) {
+    panels.push_back(over_epochs(runs, "validation", measure, "/validation/" + measure));
+  }
+  panels.push_back(relaxations(relaxing));
+  std::erase_if(panels, [](const Panel& panel) { return panel.series.empty(); });
+  panels.back().log_y = panels.back().log_y && above_zero(panels.back());
+  write_plot(file, panels);
+
+  if (common.json) {
+    Json result;
+    result["plot"] = file.string();
+    for (const Drawn& run : runs) result["epochs"][run.title] = run.epochs.size();
+    fmt::print("{}\n", result.dump());
+  } else {
+    fmt::print("{}\n", file.string());
+  }
+  return 0;
+}
+
+}  // namespace pc::experiments
