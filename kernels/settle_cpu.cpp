@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/exec.h"
@@ -267,8 +268,10 @@ SettleLayout settle_layout(const SettleArgs& args) {
                        .forward = take(state, tensor ? operands(in) : 0),
                        .back = take(state, tensor ? operands(out) : 0)};
   }
-  layout.weights = static_cast<int>(weights);
-  layout.state = static_cast<int>(state);
+  // More than this fits no block anyway, and the sum of both is an int still.
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max() / 2;
+  layout.weights = static_cast<int>(std::min(weights, kMost));
+  layout.state = static_cast<int>(std::min(state, kMost));
   return layout;
 }
 
