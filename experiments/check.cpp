@@ -345,8 +345,8 @@ void need_some(const Tensors& gradients) {
     return std::any_of(named.second.begin(), named.second.end(), [](double g) { return g != 0; });
   });
   PC_CHECK(some, "check",
-           "backprop's gradient is zero for every parameter: no clamped node depends on one by way of "
-           "what is given. Clamp nodes that are predicted, and give values to others that lead to them");
+           "backprop's gradient is zero for every parameter, so that anything would seem equal: nothing that is given "
+           "reaches a node that is clamped and predicted, or the weights on the way are zero (init)");
 }
 
 }  // namespace

@@ -380,12 +380,12 @@ void print_obstacle(const Check& check) {
   }
   fmt::print("The graph has a cycle: {}\nso backprop does not apply to it as it is.\n", check.cycle());
   if (!check.no_unrolled().empty()) {
-    fmt::print("Nor does it to the graph unrolled over many sweeps: {}\n", bare(check.no_unrolled()));
+    fmt::print("Nor is there a gradient of the graph unrolled over many sweeps to compare with: {}\n",
+               bare(check.no_unrolled()));
   }
   fmt::print(
       "pc and ipc run on it all the same, ep where no clamped node both is predicted and predicts, fixed_prediction "
-      "where "
-      "its sweeps settle.\n");
+      "where its sweeps settle.\n");
   if (check.no_unrolled().empty()) {
     fmt::print("To compare every schedule with backprop, put an unrolled graph in its place: --set graph.unroll=8\n");
   }

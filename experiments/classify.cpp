@@ -147,8 +147,7 @@ void Classifier::check_nodes(const Graph& graph) const {
                                  " characters; the network's `entries`, and `outputs` if it has them, must be as many"
                            : "");
   check(connected(graph, input_, target_), target, " is joined to node ", input.name,
-        " by no edges, in either direction, so nothing can be learned of it; graph.unroll has to be as many sweeps as "
-        "there are edges on the way");
+        " by no edges, in either direction, so nothing can be learned of it; add edges between them");
   const Energy* energy = target.predictions.empty() ? nullptr : graph.prediction(target.predictions[0]).spec.energy;
   if (!config_.examples && (energy == &softmax_cross_entropy || energy == &bernoulli || energy == &categorical_kl)) {
     const auto probability = [](double p) { return p >= 0 && p <= 1; };

@@ -376,7 +376,7 @@ int main(int argc, char** argv) {
   spdlog::flush_on(spdlog::level::info);
   std::signal(SIGINT, stop_at_once);  // pc run has ways of its own, once it has something to save
   std::signal(SIGTERM, stop_at_once);
-  std::signal(SIGHUP, stop_at_once);
+  if (std::signal(SIGHUP, stop_at_once) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // nohup
   try {
     return once_written(action());
   } catch (const pc::Error& e) {

@@ -60,7 +60,7 @@ std::string plot_script(const std::string& terminal, const std::filesystem::path
       const Series& series = panel.series[s];
       colour += series.mark != Series::Mark::theory || s == 0 ? 1 : 0;
       lines += fmt::format("{}{} using 1:2 {} lc {} {}", s == 0 ? "" : ", ", data_block(p, s),
-                           kMarks[static_cast<std::size_t>(series.mark)], colour,
+                           kMarks[static_cast<std::size_t>(series.mark)], series.colour > 0 ? series.colour : colour,
                            series.title.empty() ? "notitle" : "title " + in_single_quotes(series.title));
     }
     script += "plot " + lines + "\n";

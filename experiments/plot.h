@@ -15,8 +15,9 @@ struct Series {
     theory  // a dashed line in the colour of the series before it
   };
   std::string title;         // empty: not in the key
-  std::vector<double> x, y;  // what is not finite is left out
+  std::vector<double> x, y;  // where y is not finite nothing is drawn
   Mark mark = Mark::dots;
+  int colour = 0;  // from 1; 0: the next one
 };
 
 struct Panel {

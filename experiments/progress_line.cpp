@@ -7,6 +7,16 @@
 
 namespace pc::experiments {
 
+namespace {
+
+/// A terminal that is gone must not end what is under way.
+void show_text(const std::string& text) {
+  static_cast<void>(std::fwrite(text.data(), 1, text.size(), stderr));
+  static_cast<void>(std::fflush(stderr));
+}
+
+}  // namespace
+
 std::string duration_text(double seconds) {
   if (seconds < 60) return fmt::format("{:.1f} s", seconds);
   const auto whole = static_cast<std::int64_t>(seconds);
@@ -43,13 +53,12 @@ void ProgressLine::show(std::int64_t done, const std::string& note) {
     line += fmt::format(" {} left", duration_text(double(total_ - done) / rate));
   }
   if (!note.empty()) line += ", " + note;
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
-  std::fflush(stderr);
+  show_text(fmt::format("{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n"));
   shown_ = true;
 }
 
 void ProgressLine::clear() {
-  if (shown_ && terminal_) fmt::print(stderr, "\r\033[K");
+  if (shown_ && terminal_) show_text("\r\033[K");
   shown_ = false;
 }
 

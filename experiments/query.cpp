@@ -13,6 +13,7 @@
 #include "experiments/names.h"
 #include "experiments/run_folder.h"
 #include "graphs/transform.h"
+#include "kernels/embed.h"
 #include "pc/message.h"
 
 namespace pc::experiments {
@@ -489,6 +490,8 @@ Query::Settled Query::settle(std::vector<Said> said, NodeId read, const Truth& t
     }
     question.tick = [this] { progress_.update(++steps_done_, ""); };
     const Answer answer = ask(*network_, question);
+    if (question.watch && answer.steps % every != 0)
+      error.push_back(errors(answer_of(rows), here).sum() / double(count));
     result.answer.middleRows(first, rows) = answer_of(rows);
     result.energies.segment(first, rows) = Eigen::Map<const VectorXd>(answer.energies.data(), rows);
     // Where a rule ended one chunk's relaxation before another's, it stands where it ended.
@@ -589,7 +592,7 @@ Rows Query::values_of(const std::string& what, NodeId id) {
     const NpyArray array = read_npy(file);
     Rows rows = rows_of(array, width);
     // Bytes are a picture's, like those that the run has learned; other numbers are the network's own.
-    if (array.type == NpyType::u1 && width == feed_.size()) {
+    if (array.type == NpyType::u1 && (id == image_ || id == answering())) {
       for (std::int64_t i = 0; i < width; ++i)
         rows.col(i) = (rows.col(i).array() / (255.0 * unit_[i]) + shift_[i]).matrix();
     }
@@ -711,7 +714,8 @@ std::vector<Continued> Query::continued(const Rows& tokens, const Rows& answers)
     for (std::int64_t t = 0; t < feed_.times(); ++t) {
       Eigen::Index likeliest = 0;
       answers.row(i).segment(t * feed_.classes(), feed_.classes()).maxCoeff(&likeliest);
-      text.given += characters[static_cast<std::size_t>(tokens(tokens.rows() == 1 ? 0 : i, t))];
+      const double token = tokens(tokens.rows() == 1 ? 0 : i, t);
+      text.given += characters[static_cast<std::size_t>(kernels::embed_row(token, std::ssize(characters)))];
       text.next += characters[static_cast<std::size_t>(likeliest)];
     }
   }

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "experiments/commands.h"
 #include "experiments/query.h"
@@ -17,7 +18,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::int64_t kColumns = 20;  // of a grid
 constexpr const char* kFormat = "pc-query";
 
-/// What says how a run is measured, and nothing about how it answers.
+/// What training and measuring heed, and no question does.
 constexpr const char* kUnheeded[] = {
     "plan", "gemm", "data.batch", "relax.sweep", "relax.precision", "relax.growth", "relax.forward_update"};
 
@@ -147,9 +148,11 @@ int query_command(const QueryOptions& options, const Common& common) {
     fmt::print("{} steps, energy {:.5g} -> {:.5g}\n", result.steps, result.energy.front(), result.energy.back());
   }
   for (const QueryMeasure& m : result.measured) fmt::print("  {:<40} {:.5g}\n", m.name, m.value);
-  for (const Continued& text : result.texts) {
+  const std::size_t shown = std::min<std::size_t>(result.texts.size(), kColumns);
+  for (const Continued& text : std::span(result.texts).first(shown)) {
     fmt::print("  after  {}\n  comes  {}\n", Json(printable(text.given)).dump(), Json(printable(text.next)).dump());
   }
+  if (shown < result.texts.size()) fmt::print("  ... and {} more\n", result.texts.size() - shown);
   for (const Strip& strip : result.values) {
     if (strip.values.rows() > kColumns) continue;
     fmt::print("  {}\n", strip.name);

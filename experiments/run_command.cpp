@@ -59,6 +59,8 @@ class Run {
     folder_.keep_metrics(static_cast<std::size_t>(at_.epoch));
     seconds_before_ = at_.seconds;
     best_epoch_ = std::strtoll(at_.extra.c_str(), nullptr, 10);
+    std::error_code ignored;
+    if (!chooses()) std::filesystem::remove(folder_.best(), ignored);  // of a program that wrote it always
     PC_CHECK(!chooses() || best_epoch_ == 0 || std::filesystem::exists(folder_.best()), "run", folder_.best().string(),
              " is gone, which holds the weights of epoch ", best_epoch_,
              ", the best so far; bring it back, or start "
@@ -121,13 +123,14 @@ class Run {
         finished);
     if (!finished) return false;
     const double training = seconds_since(start);
-    finish_epoch(result, training, start);
+    const bool best = finish_epoch(result, training, start);
     const bool last = at_.epoch == config_.learn.epochs, stop = stop_requested != 0;
-    if (last || stop || save_is_due()) save();
+    if (last || stop || best || save_is_due()) save();  // best.h5 is of no epoch that a resumed run has yet to do
     return last || !stop;
   }
 
-  void finish_epoch(const EpochResult& result, double training, Clock::time_point start) {
+  /// Returns whether validation found it the best so far.
+  bool finish_epoch(const EpochResult& result, double training, Clock::time_point start) {
     const double validation = validates() ? task_.evaluate(task_.feed().validation()) : NAN;
     at_.epoch += 1;
     at_.batch = 0;
@@ -165,6 +168,7 @@ class Run {
                  result.accuracy >= 0 ? fmt::format(", training {:.2f}%", 100 * result.accuracy) : "",
                  validates() ? ", validation " + task_.shown(validation) : "", seconds,
                  double(result.examples) / training);
+    return best;
   }
 
   /// What there is to go on from was saved where the signal was seen, or at the end of the epoch.
@@ -190,11 +194,11 @@ class Run {
     if (chooses() && best_epoch_ == 0 && config_.learn.epochs > 0) {
       spdlog::warn("validation gave no number in any epoch: the last one is tested");
     }
-    if (chosen_one) load_checkpoint(folder_.best(), task_.network());
+    const std::int64_t chosen =
+        chosen_one ? load_checkpoint(folder_.best(), task_.network()).epoch : config_.learn.epochs;
     const double test = task_.evaluate(task_.feed().test());
     const double seconds = seconds_before_ + seconds_since(start_);
     const Json last = folder_.metrics().empty() ? Json::object() : folder_.metrics().back();
-    const std::int64_t chosen = chosen_one ? best_epoch_ : config_.learn.epochs;
 
     Json result;
     result["name"] = config_.name;
@@ -262,7 +266,7 @@ int run_command(const RunOptions& options, const Common& common) {
   }
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
-  std::signal(SIGHUP, request_stop);
+  if (std::signal(SIGHUP, request_stop) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // nohup
   try {
     return Run(config, task, folder, common, start).train();
   } catch (const Error& e) {

@@ -214,6 +214,8 @@ RunFolder::RunFolder(fs::path folder, const Config& config, Start start)
 }
 
 void RunFolder::look(const Config& config) {
+  resumes_ = false;
+  metrics_->clear();
   const fs::path saved = path_ / kConfig;
   std::error_code error;
   const bool holds_run = fs::exists(saved, error);
@@ -223,9 +225,9 @@ void RunFolder::look(const Config& config) {
          "another folder with --out");
   }
   for (const char* name : kFiles) {
-    PC_CHECK(holds_run || start_ == Start::force || !fs::exists(path_ / name, error), "run", (path_ / name).string(),
-             " is there, but no run that it is of: it has no ", kConfig,
-             "; move it away, or choose another folder with ", "--out");
+    PC_CHECK(holds_run || start_ == Start::force || !fs::exists(path_ / name, error), "run", path_.string(), " holds ",
+             name, ", but no ", kConfig,
+             ", so it is no run's folder; move the file away, or choose another folder with ", "--out");
   }
   if (holds_run && start_ == Start::resume) {
     const ConfigTree before = load_config(saved);

@@ -39,4 +39,5 @@ void save_checkpoint(const std::filesystem::path& path, const Network& network, 
 /// Loads all buffers of the file into a network of the same graph and dtype; those that it has not made yet are made,
 /// and those that the file does not have stay as they are. Nothing is changed unless the whole file fits.
 Progress load_checkpoint(const std::filesystem::path& path, Network& network);
+
 }  // namespace pc

@@ -1,4 +1,4 @@
-// Whether something is what it was: a number for it that is the same on every machine.
+// Whether something is what it was: a number for it, the same on every little-endian machine.
 #pragma once
 
 #include <algorithm>

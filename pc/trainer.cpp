@@ -9,7 +9,7 @@ namespace pc {
 namespace {
 
 constexpr const char* kAdvice =
-    "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. Nothing was saved since";
+    "; lower relax's rate or momentum, lower learn's rate, or set learn.clip_norm. What was saved before is untouched";
 
 /// Whether an operand of a matrix product did not fit its type.
 bool overflowed(Network& network) {

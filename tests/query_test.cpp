@@ -805,6 +805,14 @@ TEST_CASE("pc query: a text is asked what follows, and nothing else") {
   REQUIRE(texts.size() == 1);
   CHECK(texts[0]["given"] == "cdefghij");
   CHECK(texts[0]["next"].get<std::string>().ends_with("hijk"));  // of the first characters less is known
+  // Numbers that name no character are the nearest one's, as the embedding takes them.
+  for (const auto& [numbers, given] : std::vector<std::pair<std::string, std::string>>{
+           {"value:1000000000", "zzzzzzzz"}, {"value:-1", "\n\n\n\n\n\n\n\n"}, {"value:3.6", "dddddddd"}}) {
+    const Result strange = run_program(scratch, {"query", run, "--clamp", "tokens=" + numbers, "--json"});
+    CAPTURE(strange.err);
+    REQUIRE(strange.status == 0);
+    CHECK(nlohmann::json::parse(strange.out)["texts"][0]["given"] == given);
+  }
   const Result shown = run_program(scratch, {"query", run, "--clamp", "tokens=index:0-2"});
   CHECK(shown.status == 0);
   CHECK(has(shown.out, "  after  \""));

@@ -1,4 +1,7 @@
 // The program as its users meet it: commands, exit statuses, messages, run folders, stopping and resuming.
+#include <pty.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -257,7 +260,7 @@ TEST_CASE("a run killed while it saved its first epoch begins anew; files of oth
   std::ofstream(other / "result.json") << "precious";
   const Result refused = run_program(scratch, {"run", config, "--out", other});
   CHECK(refused.status == 2);
-  CHECK(has(refused.err, "result.json is there, but no run that it is of"));
+  CHECK(has(refused.err, " holds result.json, but no config.yaml, so it is no run's folder"));
   CHECK(read(other / "result.json") == "precious");
 
   const fs::path part = scratch / "part";
@@ -272,7 +275,7 @@ TEST_CASE("a run killed while it saved its first epoch begins anew; files of oth
 
 TEST_CASE("pc plot: runs beside each other, over their epochs") {
   const Scratch scratch;
-  const fs::path config = write_config(scratch), one = scratch / "one", two = scratch / "two";
+  const fs::path config = write_config(scratch), one = scratch / "first-run", two = scratch / "second-run";
   run_json(scratch, {config, "--out", one});
   run_json(scratch, {config, "--out", two, "--set", "relax.schedule=backprop"});
   const fs::path file = scratch / "both.svg";
@@ -285,10 +288,10 @@ TEST_CASE("pc plot: runs beside each other, over their epochs") {
   }
   CAPTURE(result.err);
   REQUIRE(result.status == 0);
-  CHECK(Json::parse(result.out)["epochs"]["two"] == 3);
+  CHECK(Json::parse(result.out)["runs"][1]["epochs"] == 3);
   const std::string drawing = read(file);
-  for (const char* text :
-       {"training, before relaxation", "validation", "accuracy", "one", "two", "relaxation after the last epoch"}) {
+  for (const char* text : {"training, before relaxation", "validation", "accuracy", "first-run", "second-run",
+                           "relaxation after the last epoch"}) {
     CAPTURE(text);
     CHECK(has(drawing, text));
   }
@@ -297,6 +300,10 @@ TEST_CASE("pc plot: runs beside each other, over their epochs") {
   CHECK(alone.out == (one / "curves.svg").string() + "\n");
   CHECK(fs::file_size(one / "curves.svg") > 1000);
   CHECK(run_program(scratch, {"plot", scratch / "none"}).status == 2);
+  std::ofstream(two / "metrics.jsonl") << "{}\n";
+  const Result empty = run_program(scratch, {"plot", two});
+  CHECK(empty.status == 2);
+  CHECK(has(empty.err, "has not finished an epoch yet"));
   CHECK(has(run_program(scratch, {"plot", one, "--out", scratch / "x.pdf"}).err, "a plot is an .svg or a .png file"));
 }
 
@@ -309,6 +316,30 @@ TEST_CASE("a folder is looked at again when nobody else can be at work there any
   const std::string lines = read(run / "metrics.jsonl");
   CHECK_THROWS_WITH_AS(folder.begin(config), doctest::Contains("already holds a run"), pc::Error);
   CHECK(read(run / "metrics.jsonl") == lines);
+}
+
+TEST_CASE("a run whose terminal hangs up saves where it is") {
+  const Scratch scratch;
+  const std::string config = write_config(scratch).string(), run = (scratch / "run").string();
+  int terminal = -1;
+  const pid_t child = forkpty(&terminal, nullptr, nullptr, nullptr);
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    execl(PC_PROGRAM, "pc", "run", config.c_str(), "--out", run.c_str(), "--set", "learn.epochs=100000", nullptr);
+    _exit(127);
+  }
+  // What it says is read, as a terminal would, until it has done some epochs.
+  char text[4096];
+  std::size_t said = 0;
+  while (said < 2000) {
+    const ssize_t n = ::read(terminal, text, sizeof text);
+    REQUIRE(n > 0);
+    said += static_cast<std::size_t>(n);
+  }
+  close(terminal);
+  CHECK(wait_for(child) == 1);
+  CHECK(has(read(fs::path(run) / "log.txt"), "stopped by a signal"));
+  CHECK(pc::H5Reader(fs::path(run) / "checkpoint.h5").read_scalar<std::int64_t>("progress/epoch") > 2);
 }
 
 TEST_CASE("epochs that a killed run has done since its checkpoint are done again, with the same bits") {

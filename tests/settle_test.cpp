@@ -353,4 +353,23 @@ TEST_CASE("settle: errors travel one edge a step") {
   CHECK(first.nodes == std::vector{9, 3, 2, 1, 0, 9});
 }
 
+TEST_CASE("settle: more weights than an int counts fit no block") {
+  float nothing = 0;
+  const auto view = [&](std::int64_t rows, std::int64_t cols) {
+    return View{.data = &nothing, .shape = {rows, cols}, .dtype = DType::f32};  // nobody looks into it
+  };
+  for (const std::int64_t n : {std::int64_t{32768}, std::int64_t{46341}, std::int64_t{65536}, std::int64_t{92682}}) {
+    SettleArgs args;
+    args.nodes.add({.x = view(1, n)});
+    args.nodes.add({.x = view(1, n), .dx = view(1, n)});
+    args.predictions.add({.node = 1});
+    args.edges.add({.source = 0, .prediction = 0, .w = view(n, n)});
+    const kernels::SettleLayout layout = kernels::settle_layout(args);
+    CAPTURE(n);
+    CHECK(layout.weights > 0);
+    CHECK(layout.weights + std::int64_t{layout.state} > 1000000000);
+    CHECK(!kernels::settle_fits({}, args));
+  }
+}
+
 }  // namespace pc::test
