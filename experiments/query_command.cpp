@@ -6,6 +6,7 @@
 #include <span>
 
 #include "experiments/commands.h"
+#include "experiments/names.h"
 #include "experiments/query.h"
 #include "pc/h5.h"
 
