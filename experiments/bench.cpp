@@ -16,7 +16,7 @@
 #include "kernels/narrow.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
-#include "kernels/sparse.h"
+#include "kernels/sparse_blocks.h"
 #include "pc/step_bound.h"
 
 namespace pc::experiments {
@@ -323,15 +323,19 @@ Work Bench::work() {
     work.touched_bytes += program->bytes();
     work.calls += std::ssize(program->calls());
     for (const Call& call : program->calls()) {
-      if (call.kernel != kernels::sparse_product.name || call.bytes() <= kStays) continue;
-      // Each view but a base, which has the shape of the result: what never changes need not be a matrix.
-      // Of the weights, which are a list, those that are there: blocks have zeros beside them.
-      const View& result = call.touches.back().view;
-      for (const Touch& touch : call.touches) {
-        if (!touch.write && touch.view.shape == result.shape) continue;
-        const bool weights = touch.view.shape.rank() == 1 && touch.view.dtype != DType::i32;
-        const double count = weights ? call.flops / 2 / double(result.rows()) : double(touch.view.count());
-        work.least_bytes += count * double(size_of(touch.view.dtype));
+      const bool product = call.kernel == kernels::sparse_product.name || call.kernel == kernels::sparse_error.name ||
+                           call.kernel == kernels::sparse_move.name;
+      if (!product || call.bytes() <= kStays) continue;
+      // What a product touches, up to its result; some go on with that. Each view but a base, which has the shape of
+      // the result: what never changes need not be a matrix. Of the weights, which are a list, those that are there:
+      // blocks have zeros beside them.
+      const auto result =
+          std::find_if(call.touches.begin(), call.touches.end(), [](const Touch& t) { return t.write; });
+      const std::int64_t entries = call.touches[1].view.count();  // of the index: offsets, columns
+      for (auto touch = call.touches.begin(); touch <= result; ++touch) {
+        if (!touch->write && touch->view.shape == result->view.shape) continue;
+        const bool weights = touch->view.shape.rank() == 1 && touch->view.dtype != DType::i32;
+        work.least_bytes += double(weights ? entries : touch->view.count()) * double(size_of(touch->view.dtype));
       }
     }
   }

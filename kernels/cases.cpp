@@ -36,6 +36,7 @@
 #include "kernels/settle_tiles.h"
 #include "kernels/softmax.h"
 #include "kernels/sparse.h"
+#include "kernels/sparse_blocks.h"
 #include "kernels/split.h"
 #include "kernels/transpose.h"
 #include "kernels/value_update.h"
@@ -1623,6 +1624,38 @@ class Maker {
           });
       CaseView turned = matrix(cols_, rows_, Content::nan), spread{.shape = {256}, .content = Content::nan};
       turned.dtype = spread.dtype = DType::bf16;
+      CaseView in_runs = matrix(cols_, whole);  // what is behind the batch stays
+      in_runs.wide = false;
+      in_runs.dtype = DType::bf16;
+      const CaseView precisions{.shape = {cols_}, .content = Content::positive};
+      for (const bool all : {false, true}) {
+        add("sparse_error", all ? "base, precisions" : "plain", views({matrix(), matrix(), precisions}),
+            {matrix(Content::nan), in_runs}, [=, n = rows_](const Exec& exec, const Views& in, const Views& out) {
+              sparse_error(exec, {.product = product(in, out[0], Write::set, all ? in[12] : View{}),
+                                  .value = in[11],
+                                  .y_t = out[1].columns(0, n),
+                                  .precision = 1.3,
+                                  .precisions = all ? in[13] : View{}});
+            });
+        list_.back().rounding = unit(DType::bf16);
+      }
+      for (const Activation f : {Activation::tanh, Activation::relu}) {
+        const bool all = f == Activation::tanh;
+        const CaseView bound{.shape = {}, .dtype = DType::f64, .content = Content::constant, .value = 0.5};
+        add("sparse_move", all ? "tanh, base, own, velocity, bound" : "relu", views({matrix(), matrix(), bound}),
+            {matrix(Content::normal), matrix(Content::normal), in_runs},
+            [=, n = rows_](const Exec& exec, const Views& in, const Views& out) {
+              sparse_move(exec, {.product = product(in, out[0], Write::set, all ? in[12] : View{}),
+                                 .y_t = out[2].columns(0, n),
+                                 .own = all ? in[11] : View{},
+                                 .velocity = all ? out[1] : View{},
+                                 .f = f,
+                                 .rate = 0.1,
+                                 .momentum = all ? 0.6 : 0,
+                                 .bound = all ? in[13] : View{}});
+            });
+        list_.back().rounding = unit(DType::bf16);
+      }
       add("transpose", "bfloat16", {matrix()}, {turned},
           [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
       add("permute", "bfloat16",
@@ -1786,7 +1819,7 @@ std::span<const std::string_view> all_kernel_names() {
       one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,
       nudge_strength.name, lerp.name, scale_by.name, first_arrival.name, rk_stage.name, rk_error.name,
       step_control.name, choose.name, batched_gemm.name, transpose.name, permute.name, sparse_product.name,
-      sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
+      sparse_error.name, sparse_move.name, sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
       norm_pullback.name, norm_gain.name, batch_norm.name, batch_norm_pullback.name, batch_norm_gain.name, batch_moments.name, transpose_each.name,
       laplace_error.name, categorical_error.name, embed.name, embed_grad.name, pick.name, pick_back.name, attention.name, attention_pullback.name,
       rearrange.name, rotate.name, learn_precision.name};

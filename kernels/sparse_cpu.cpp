@@ -1,7 +1,7 @@
 #include <Eigen/Core>
 
 #include "kernels/loops.h"
-#include "kernels/sparse.h"
+#include "kernels/sparse_blocks.h"
 
 namespace pc::kernels {
 namespace {
@@ -75,52 +75,6 @@ void with_written(DType type, Body&& body) {
   with_float(type, [&]<class T>(T) { body(T{}, T{}); });
 }
 
-/// Patches are dealt out. Zeros are passed over: here they would save nothing.
-void block_product(const SparseProductArgs& a, Share share) {
-  using B = SparseBlocks;
-  const SparsePatches& patches = a.index.patches;
-  const B& blocks = a.index.blocks;
-  const auto number = [](const View& list, std::int64_t i) { return std::int64_t{list.as<std::int32_t>()[i]}; };
-  const View before = a.before();
-  const auto alpha = static_cast<float>(a.alpha);
-  const std::int64_t batch = a.y.rows();
-  std::vector<float> samples;  // of the patch's sources
-  const auto [begin, end] = share.of(patches.count());
-  for (std::int64_t p = begin; p < end; ++p) {
-    const std::int64_t top = number(patches.first, p), bottom = std::min(number(patches.first, p + 1), a.y.cols());
-    const std::int64_t source = number(patches.source_offsets, p), sources_end = number(patches.source_offsets, p + 1);
-    const std::int64_t groups = number(blocks.groups, p);
-    for (std::int64_t first = 0; first < batch; first += kSamples) {
-      const std::int64_t n = std::min(kSamples, batch - first);
-      samples.assign(static_cast<std::size_t>((sources_end - source) * kSamples), 0.0F);
-      for (std::int64_t i = source; i < sources_end; ++i) {
-        const auto* x = a.x_t.row<Eigen::bfloat16>(number(patches.sources, i)) + first;
-        std::copy_n(x, n, samples.begin() + (i - source) * kSamples);
-      }
-      for (std::int64_t row = top; row < bottom; ++row) {
-        float sum[kSamples] = {};
-        const std::int64_t group = groups + (row - top) / B::kRows;
-        const bool any = sources_end > source;
-        for (std::int64_t b = any ? number(blocks.first, group) : 0; any && b < number(blocks.first, group + 1); ++b) {
-          const auto* values = a.values.as<Eigen::bfloat16>() + b * B::kEntries + (row - top) % B::kRows * B::kCols;
-          const std::uint16_t* columns = blocks.sources.as<std::uint16_t>() + b * B::kCols;
-          for (std::int64_t c = 0; c < B::kCols; ++c) {
-            const auto value = static_cast<float>(values[c]);
-            if (value == 0) continue;
-            const float* x = samples.data() + std::int64_t{columns[c]} * kSamples;
-#pragma omp simd
-            for (std::int64_t j = 0; j < kSamples; ++j) sum[j] += value * x[j];
-          }
-        }
-        for (std::int64_t j = 0; j < n; ++j) {
-          const float was = before.empty() ? 0.0F : before.row<float>(first + j)[row];
-          a.y.row<float>(first + j)[row] = was + alpha * sum[j];
-        }
-      }
-    }
-  }
-}
-
 /// Over eight fixed lanes.
 template <class T>
 T dot(const T* a, const T* b, std::int64_t n) {
@@ -165,7 +119,7 @@ void permute_cpu(const PermuteArgs& p, Share share) {
 }
 
 void sparse_product_cpu(const SparseProductArgs& a, Share share) {
-  if (!a.index.blocks.empty()) return block_product(a, share);
+  if (!a.index.blocks.empty()) return block_product_cpu(a, share);
   with_float(a.y.dtype, [&]<class T>(T) { product_typed<T>(a, share); });
 }
 

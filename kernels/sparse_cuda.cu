@@ -6,6 +6,7 @@
 #include <cuda_pipeline.h>
 
 #include "kernels/narrow.cuh"
+#include "kernels/sparse_blocks.h"
 #include "kernels/sparse_patches.cuh"
 
 namespace pc::kernels {
@@ -415,7 +416,7 @@ void permute_cuda(const PermuteArgs& p, CudaContext& context) {
   with_float(p.x.dtype, [&]<class T>(T) { permute_typed<T>(p, context); });
 }
 void sparse_product_cuda(const SparseProductArgs& a, CudaContext& context) {
-  if (!a.index.blocks.empty()) return block_product(a, context);
+  if (!a.index.blocks.empty()) return block_product_cuda(a, context);
   with_float(a.y.dtype, [&]<class T>(T) { product_typed<T>(a, context); });
 }
 void sparse_gradient_cuda(const SparseGradientArgs& g, CudaContext& context) {

@@ -88,8 +88,4 @@ inline bool in_runs(const View& v) {
 }
 
 }  // namespace
-
-/// By the index's blocks.
-void block_product(const SparseProductArgs&, CudaContext&);
-
 }  // namespace pc::kernels

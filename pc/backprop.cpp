@@ -82,7 +82,14 @@ class ReverseMode {
         const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
         const auto weights = operands_.weights(e, i);
         const auto state = given_state(network_, spec_, e, i);
-        const OpCall call{exec_, inputs, weights, link.attrs, operands_.sparse(e, i), false, state};
+        const SparseViews* sparse = operands_.sparse(e, i);
+        const OpCall call{.exec = exec_,
+                          .x = inputs,
+                          .w = weights,
+                          .attrs = link.attrs,
+                          .sparse = sparse,
+                          .state = state,
+                          .turned = operands_.turned(sparse, inputs)};
         if (call.copies_by_row()) prepare(link, call);
         link.op->predict(call, last ? out : network_.link_buffer("z", e, i, spec_.batch), last ? write : Write::set);
         if (!observes(spec_, link)) continue;
@@ -138,7 +145,14 @@ class ReverseMode {
       const auto inputs = operands_.of(*link.op, network_.link_inputs(e, i, spec_.batch), Magnitude::value);
       const auto weights = operands_.weights(e, i);
       const auto state = given_state(network_, spec_, e, i);
-      const OpCall call{exec_, inputs, weights, link.attrs, operands_.sparse(e, i), false, state};
+      const SparseViews* sparse = operands_.sparse(e, i);
+      const OpCall call{.exec = exec_,
+                        .x = inputs,
+                        .w = weights,
+                        .attrs = link.attrs,
+                        .sparse = sparse,
+                        .state = state,
+                        .turned = ends && i == lowest ? View{} : operands_.turned_back(sparse, gradient)};
       prepare(link, call);
       for (std::size_t k = 0; k < link.params.size(); ++k) {
         const Write write = written_.insert(link.params[k]).second ? Write::set : Write::add;

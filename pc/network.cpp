@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/random.h"
 
@@ -340,6 +341,12 @@ View Network::operand(const View& of, DType type, int exponent) {
     copy.shape = of.shape;
     copy.exponent = exponent;
   }
+  return copy;
+}
+
+View Network::turned_operand(const View& of) {
+  View& copy = operands_[{of.data, of.rows(), of.cols(), DType::bf16, std::numeric_limits<int>::min()}];
+  if (copy.empty()) copy = aligned_operand(of.cols(), of.rows(), DType::bf16);
   return copy;
 }
 

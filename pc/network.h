@@ -70,6 +70,8 @@ class Network {
   [[nodiscard]] View operand(const View& of, DType type, int exponent);
   /// Memory for another view's entries in three parts, of which each run is `run` long (kernels/split.h).
   [[nodiscard]] View split_operand(const View& of, DType type, std::int64_t run);
+  /// Memory for another view's entries transposed, as sparse products by blocks take them: bfloat16 [cols, rows].
+  [[nodiscard]] View turned_operand(const View& of);
   /// Set to 1 by whatever does not fit a float16 operand.
   [[nodiscard]] View overflow() { return scalar("flag/overflow"); }
 

@@ -13,6 +13,7 @@
 #include "kernels/kernel.h"
 #include "kernels/scalar_math.h"
 #include "kernels/sparse.h"
+#include "kernels/sparse_blocks.h"
 #include "kernels/window.h"
 #include "kernels/write.h"
 #include "pc/pattern.h"
@@ -71,6 +72,10 @@ struct SparseViews {
   View values_by_row, values_by_column;  // the weights as products take them, as `prepare` left them, in the type that
                                          // products take samples in. Both views by row empty: the weights themselves
   View source_room, target_room;         // [in or more, batch or more] and [out or more, batch or more]
+
+  /// Whether products go by blocks: those of predictions, or of what is pulled back.
+  [[nodiscard]] bool predicts_by_blocks() const { return !by_row.blocks.empty(); }
+  [[nodiscard]] bool pulls_by_blocks() const { return !by_column.blocks.empty(); }
 };
 
 /// What a network keeps for one use of an operator that is no parameter.
@@ -98,7 +103,8 @@ struct OpCall {
   const SparseViews* sparse = nullptr;  // of a sparse operator
   bool changes = false;                 // x are changes of values: what does not depend on x is left out
   std::span<const View> state = {};     // of an operator that has one, in the plans that Op::state_serves
-  View base = {};  // what `predict` adds its result to, in place of mu; only for a sparse operator without a bias
+  View base = {};    // what a sparse operator without a bias adds its product to, in place of what is there
+  View turned = {};  // where products go by blocks: x^T, or what is pulled back ^T, as they take it
 
   /// Whether `predict` takes weights that `prepare` has left.
   [[nodiscard]] bool copies_by_row() const { return sparse != nullptr && !sparse->values_by_row.empty(); }
@@ -137,6 +143,10 @@ struct Op {
   void (*prepare)(const OpCall&) = nullptr;
   void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
+  /// Of a sparse operator whose products go by blocks and that has no bias: `predict` and the error that follows, and
+  /// `pullback` and the move that follows. The operator says what the product is of; where it goes has been said.
+  void (*predict_error)(const OpCall&, kernels::SparseErrorArgs) = nullptr;
+  void (*pullback_move)(const OpCall&, kernels::SparseMoveArgs) = nullptr;
 
   /// Plans that learn, or leave gradients, are one kind; all others, which only look, are the other. The operator is
   /// given its state in one of them, or in both.

@@ -33,13 +33,16 @@ int Operands::exponent(Magnitude magnitude) const {
   return type_ == DType::f16 && magnitude == Magnitude::change ? kExponent : 0;
 }
 
-Operands::Copy& Operands::copy(const View& of, Magnitude magnitude) {
-  const View memory = network_.operand(of, type_, exponent(magnitude));
+Operands::Copy& Operands::copy_in(const View& memory, const View& of) {
   const auto found =
       std::find_if(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.copy.data == memory.data; });
   if (found != copies_.end()) return *found;
   copies_.push_back({of, memory});
   return copies_.back();
+}
+
+Operands::Copy& Operands::copy(const View& of, Magnitude magnitude) {
+  return copy_in(network_.operand(of, type_, exponent(magnitude)), of);
 }
 
 View Operands::of(const Op& op, const View& of, Magnitude magnitude) {
@@ -72,16 +75,14 @@ std::int64_t Operands::run_of(EdgeId edge, int link) const {
 
 View Operands::split(const View& of, std::int64_t run, bool weights) {
   catch_up();
-  const View memory = network_.split_operand(of, type_, run);
-  auto found = std::find_if(copies_.begin(), copies_.end(), [&](const Copy& c) { return c.copy.data == memory.data; });
-  if (found == copies_.end()) found = copies_.insert(copies_.end(), {of, memory});
-  if (!found->fresh) {
+  Copy& made = copy_in(network_.split_operand(of, type_, run), of);
+  if (!made.fresh) {
     Exec exec = network_.exec();
     exec.recorder = program_;
-    kernels::split(exec, {.x = of, .y = memory, .overflow = network_.overflow(), .run = run, .weights = weights});
-    found->fresh = true;
+    kernels::split(exec, {.x = of, .y = made.copy, .overflow = network_.overflow(), .run = run, .weights = weights});
+    made.fresh = true;
   }
-  return memory;
+  return made.copy;
 }
 
 std::vector<View> Operands::split_inputs(EdgeId edge, int link, std::vector<View> inputs) {
@@ -102,6 +103,38 @@ std::vector<View> Operands::split_weights(EdgeId edge, int link) {
 
 const SparseViews* Operands::sparse(EdgeId edge, int link) {
   return type_ == DType::bf16 ? network_.sparse_by_blocks(edge, link) : network_.sparse(edge, link);
+}
+
+View Operands::turn(const View& of) {
+  catch_up();
+  Copy& made = copy_in(network_.turned_operand(of), of);
+  if (!made.fresh && !made.alone) {
+    Exec exec = network_.exec();
+    exec.recorder = program_;
+    kernels::transpose(exec, {.x = of, .y = made.copy});
+    made.fresh = true;
+  }
+  return made.copy;
+}
+
+View Operands::turned(const SparseViews* sparse, const std::vector<View>& inputs) {
+  return sparse != nullptr && sparse->predicts_by_blocks() ? turn(inputs[0]) : View{};
+}
+
+View Operands::turned_back(const SparseViews* sparse, const View& arriving) {
+  return sparse != nullptr && sparse->pulls_by_blocks() ? turn(arriving) : View{};
+}
+
+View Operands::turned_beside(const View& of) {
+  catch_up();
+  return copy_in(network_.turned_operand(of), of).copy;
+}
+
+View Operands::turned_instead_of(const View& of) {
+  catch_up();
+  Copy& made = copy_in(network_.turned_operand(of), of);
+  made.alone = true;
+  return made.copy;
 }
 
 std::vector<View> Operands::weights(EdgeId edge, int link) {

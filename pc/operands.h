@@ -36,6 +36,15 @@ class Operands {
   [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
   /// What the network has for the link's sparse operator: by blocks where operands are bfloat16. Others stay float32.
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link);
+  /// The inputs of a link, or what has arrived at its output, transposed as its sparse products by blocks take them;
+  /// empty: there are none.
+  [[nodiscard]] View turned(const SparseViews* sparse, const std::vector<View>& inputs);
+  [[nodiscard]] View turned_back(const SparseViews* sparse, const View& arriving);
+  /// For a kernel that writes `of` and this as well; or in place of `of`, as `instead_of`.
+  [[nodiscard]] View turned_beside(const View& of);
+  [[nodiscard]] View turned_instead_of(const View& of);
+  /// Whether `of` itself holds nothing, as an operand has been written in its place.
+  [[nodiscard]] bool alone(const View& of);
   /// What parameter `param` of a link learns from: an error as an operand, but for a bias as it is, if it is.
   [[nodiscard]] View teaching(const Link& link, std::size_t param, const View& delta);
   /// The power of two that they are multiplied by.
@@ -59,8 +68,9 @@ class Operands {
   [[nodiscard]] std::int64_t run_of(EdgeId edge, int link) const;
   View split(const View& of, std::int64_t run, bool weights);
   [[nodiscard]] bool is_weight(const Link& link, std::size_t param) const;
+  Copy& copy_in(const View& memory, const View& of);
   Copy& copy(const View& of, Magnitude magnitude);
-  [[nodiscard]] bool alone(const View& of);
+  View turn(const View& of);
 
   Network& network_;
   DType type_;

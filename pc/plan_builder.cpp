@@ -168,7 +168,7 @@ void PlanBuilder::predict_link(EdgeId e, int link, View out, Write write, const 
   const bool without_bias = link == last_made(e) && !pooled_bias(e).empty();
   const std::vector<View> state = state_of(e, link);
   const SparseViews* sparse = exactly ? network_.sparse(e, link) : operands_.sparse(e, link);
-  const OpCall call{exec_, x, w, l.attrs, sparse, without_bias, state, base};
+  const OpCall call{exec_, x, w, l.attrs, sparse, without_bias, state, base, operands_.turned(sparse, x)};
   if (call.copies_by_row()) prepare(l, call);
   l.op->predict(call, out, write);
 }
@@ -236,7 +236,8 @@ void PlanBuilder::predict(PredictionId p) {
     if (constant_edge(e)) constant.insert(constant.end(), edge.begin(), edge.end());
     (constant_edge(e) ? any_constant : any_moving) = true;
   }
-  if (same(s.mu, prediction_key(p))) return;
+  const bool there = same(s.mu, prediction_key(p));
+  if (there && (!s.unmade || errors_next_)) return;
   s.mu_version = fresh();
   part("predict");
   s.changed = by_changes_ && !frozen_ && predict_change(p);
@@ -246,6 +247,8 @@ void PlanBuilder::predict(PredictionId p) {
     return predict_inner(e, last_made(e) + 1);
   }
   if (prediction.edges.empty()) return kernels::fill(exec_, {.out = out});
+  s.unmade = errors_next_ && errs_at_once(p) >= 0;
+  if (s.unmade && !any_constant) return;
   if (!any_constant || !any_moving) {
     Write write = Write::set;
     for (const EdgeId e : prediction.edges) {
@@ -258,11 +261,56 @@ void PlanBuilder::predict(PredictionId p) {
   // but in the same order, so that the numbers are the same.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
-  predict_edges(p, false, out, Write::set, base);
+  if (!s.unmade) predict_edges(p, false, out, Write::set, base);
 }
 
 void PlanBuilder::predict_all() {
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) predict(p);
+}
+
+/// The edge whose product may go on with the error of the prediction, by itself all that moves of it; -1: none may.
+/// Then nobody else may want the prediction.
+EdgeId PlanBuilder::errs_at_once(PredictionId p) {
+  if (!spec_.optimize || by_changes_ || by_errors() || frozen_ || terms(p).energy != &gaussian) return -1;
+  const Prediction& prediction = graph_.prediction(p);
+  if (std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end()) return -1;
+  EdgeId moving = -1;
+  for (const EdgeId e : prediction.edges) {
+    if (constant_edge(e)) continue;
+    if (moving >= 0) return -1;
+    moving = e;
+  }
+  if (moving < 0) return -1;
+  const Link& last = link_of(moving, last_link(moving));
+  if (last.op->predict_error == nullptr || last.params.size() > 1) return -1;
+  return operands_.sparse(moving, last_link(moving))->predicts_by_blocks() ? moving : -1;
+}
+
+void PlanBuilder::compare_at_once(PredictionId p, const Terms& t, double factor) {
+  const Prediction& prediction = graph_.prediction(p);
+  const EdgeId e = errs_at_once(p);
+  const int link = last_link(e);
+  part("predict");
+  predict_inner(e, link);
+  const Link& l = link_of(e, link);
+  const std::vector<View> x = inputs(e, link), w = network_.link_weights(e, link);
+  const SparseViews* sparse = operands_.sparse(e, link);
+  const bool all = std::none_of(prediction.edges.begin(), prediction.edges.end(),
+                                [&](EdgeId other) { return constant_edge(other); });
+  const OpCall call{.exec = exec_,
+                    .x = x,
+                    .w = w,
+                    .attrs = l.attrs,
+                    .sparse = sparse,
+                    .base = all ? View{} : network_.prediction_buffer("base", p, spec_.batch),
+                    .turned = operands_.turned(sparse, x)};
+  prepare(l, call);
+  part("error");
+  l.op->predict_error(call, {.product = {.y = delta(p)},
+                             .value = value(prediction.node),
+                             .y_t = operands_.turned_beside(delta(p)),
+                             .precision = factor * t.precision,
+                             .precisions = t.precisions});
 }
 
 /// The error of a prediction, multiplied by `factor`.
@@ -291,6 +339,8 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
   const bool stays = by_front() && node(prediction.node).free == Free::none;
   if (by_changes_ && !stays && t.energy == &gaussian) {
     compare_changes(p, t, energy, factor);
+  } else if (s.unmade) {
+    compare_at_once(p, t, factor);
   } else if (s.fused) {
     const EdgeId e = prediction.edges[0];
     const Link& last = link_of(e, last_link(e));
@@ -372,7 +422,14 @@ void PlanBuilder::pull_link(EdgeId e, int link, int source, View dx, Write write
   const std::vector<View> x = l.affine() ? network_.link_inputs(e, link, spec_.batch) : inputs(e, link);
   const std::vector<View> w = operands_.weights(e, link);
   const std::vector<View> state = state_of(e, link);
-  const OpCall call{exec_, x, w, l.attrs, operands_.sparse(e, link), false, state};
+  const SparseViews* sparse = operands_.sparse(e, link);
+  const OpCall call{.exec = exec_,
+                    .x = x,
+                    .w = w,
+                    .attrs = l.attrs,
+                    .sparse = sparse,
+                    .state = state,
+                    .turned = operands_.turned_back(sparse, arriving(e, link))};
   prepare(l, call);
   l.op->pullback(call, operands_.of(*l.op, arriving(e, link), Magnitude::change), source, dx, write);
 }
@@ -385,21 +442,24 @@ void PlanBuilder::pull_edge(EdgeId e, int source, View back, Write write) {
 
 /// The same for edges that share their first link: what arrives at its output is added up before it goes through.
 void PlanBuilder::pull_edges(const std::vector<EdgeId>& edges, View back, Write write) {
-  pull_to_map(edges);
+  pull_to_map(largest_first(edges));
   pull_link(edges[0], 0, 0, back, write);
 }
 
 /// The sparse edge with the most entries comes first: it writes all of dz, and others then add where they have entries.
-void PlanBuilder::pull_to_map(std::vector<EdgeId> edges) {
+std::vector<EdgeId> PlanBuilder::largest_first(std::vector<EdgeId> edges) const {
   const auto entries = [&](EdgeId e) {
     const auto& pattern = link_of(e, 1).pattern;
     return pattern == nullptr ? 0 : pattern->count();
   };
   std::stable_sort(edges.begin(), edges.end(), [&](EdgeId a, EdgeId b) { return entries(a) > entries(b); });
-  const View dz = network_.link_buffer("dz", edges[0], 0, spec_.batch);
+  return edges;
+}
+
+void PlanBuilder::pull_to_map(const std::vector<EdgeId>& edges) {
   Write write = Write::set;
   for (const EdgeId e : edges) {
-    pull_link(e, 1, 0, dz, write);
+    pull_link(e, 1, 0, network_.link_buffer("dz", e, 0, spec_.batch), write);
     write = Write::add;
   }
 }
@@ -410,6 +470,17 @@ bool PlanBuilder::moves_with_map(NodeId v) const {
   const auto* sgd = std::get_if<ValueSgd>(&spec_.relax.stepper);
   return spec_.optimize && sgd != nullptr && sgd->temperature == 0 && node(v).free == Free::all && !by_changes_ &&
          !by_errors() && !frozen_ && !std::holds_alternative<GradientNorm>(spec_.relax.stop);
+}
+
+/// Whether the product that brings what comes back by edge `e` may go on with all that, where the map's readers take
+/// what it makes from an operand, and only gradients want it as it is.
+bool PlanBuilder::moves_at_once(NodeId v, EdgeId e) {
+  if (link_of(e, 1).op->pullback_move == nullptr || !operands_.sparse(e, 1)->pulls_by_blocks()) return false;
+  const auto& readers = graph_.node(v).out;
+  return std::all_of(readers.begin(), readers.end(), [&](EdgeId reader) {
+    const SparseViews* sparse = last_link(reader) > 0 ? operands_.sparse(reader, 1) : nullptr;
+    return network_.first_map(reader) == network_.first_map(e) && sparse != nullptr && sparse->predicts_by_blocks();
+  });
 }
 
 /// back = sum over the edges out of v of (d op/dx_v)^T of what they send. False if it is known to be zero. `with_map`:
@@ -448,8 +519,15 @@ bool PlanBuilder::pull_back(NodeId v, bool with_map) {
   }
   const bool one_map = by_map.size() == 1 && by_map.begin()->second.size() == contributions.size();
   node(v).map = with_map && one_map ? by_map.begin()->second[0] : -1;
+  node(v).rest = -1;
   if (node(v).map >= 0) {
-    pull_to_map(by_map.begin()->second);
+    std::vector<EdgeId> edges = largest_first(by_map.begin()->second);
+    if (moves_at_once(v, edges[0])) {
+      node(v).rest = edges[0];
+      edges.erase(edges.begin());
+    }
+    node(v).has_back = !edges.empty();
+    pull_to_map(edges);
     return true;
   }
   for (const auto& [e, source] : contributions) {
@@ -525,14 +603,44 @@ std::vector<PlanBuilder::Pull> PlanBuilder::pull(Parity parity) {
     node(v).rests_by = own.empty() ? node(v).back_version : 0;
     const EdgeId map = pulled ? node(v).map : -1;
     const View back = map >= 0 ? network_.link_buffer("dz", map, 0, spec_.batch) : back_of(v);
-    pulls.push_back({v, own, pulled ? back : View{}, map});
+    const bool any = pulled && (map < 0 || node(v).has_back);
+    pulls.push_back({v, own, any ? back : View{}, map, map >= 0 ? node(v).rest : -1});
   }
   return pulls;
 }
 
 // --- moving ---
 
+/// What comes by the last edge, the map's pull-back, the move and the map, in one call.
+void PlanBuilder::move_at_once(const Pull& pull) {
+  const NodeId v = pull.node;
+  const Link &map = link_of(pull.map, 0), &l = link_of(pull.rest, 1);
+  const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);
+  const std::vector<View> w = network_.link_weights(pull.rest, 1);
+  const SparseViews* sparse = operands_.sparse(pull.rest, 1);
+  const OpCall call{.exec = exec_,
+                    .x = {},
+                    .w = w,
+                    .attrs = l.attrs,
+                    .sparse = sparse,
+                    .base = pull.back,
+                    .turned = operands_.turned_back(sparse, arriving(pull.rest, 1))};
+  prepare(l, call);
+  l.op->pullback_move(call, {.product = {.y = value(v)},
+                             .y_t = operands_.turned_instead_of(network_.link_buffer("z", pull.map, 0, spec_.batch)),
+                             .own = pull.own,
+                             .velocity = sgd.momentum != 0 ? buffer("value_velocity", v) : View{},
+                             .f = *map.op->activation,
+                             .leak = leak_of(map),
+                             .rate = sgd.rate,
+                             .momentum = sgd.momentum,
+                             .bound = sgd.automatic ? network_.scalar(kStepBound) : View{}});
+  node(v).version = fresh();
+  static_cast<void>(mapped(pull.map, false));  // it has been
+}
+
 void PlanBuilder::move_with_map(const Pull& pull) {
+  if (pull.rest >= 0) return move_at_once(pull);
   const NodeId v = pull.node;
   const Link& map = link_of(pull.map, 0);
   const auto& sgd = std::get<ValueSgd>(spec_.relax.stepper);

@@ -48,11 +48,14 @@ class PlanBuilder {
     int back_version = 0;   // 0: known to be zero
     int rests_by = 0;       // the back_version by which it moved last, if it had no error before
     EdgeId map = -1;        // what was pulled back last has still to go through this edge's first link
+    EdgeId rest = -1;       // and what comes by this edge is still to be pulled back;
+    bool has_back = false;  // by others something has
     bool arrived = false;   // Moves::front: something has been added to "dx"
   };
   struct PredictionState {
     bool fused = false;   // its last link is an activation that is evaluated with the error
     bool pooled = false;  // its last two are an activation and a max-pool, evaluated with the error; by changes alone
+    bool unmade = false;  // what "mu" should hold now is made with the error
     Key mu, base, error;
     int mu_version = 0, delta_version = 0;
     int settled_value = -1;  // the version of the value, and what mu was made from, where x = mu entry by entry
@@ -74,8 +77,9 @@ class PlanBuilder {
   };
   struct Pull {
     NodeId node;
-    View own, back;   // dF/dx = own - back
-    EdgeId map = -1;  // or dF/dx = own - f'(x) back, where all that leaves the node goes through this edge's map
+    View own, back;    // dF/dx = own - back
+    EdgeId map = -1;   // or dF/dx = own - f'(x) back, where all that leaves the node goes through this edge's map
+    EdgeId rest = -1;  // and to `back`, which then may be empty, comes what this edge brings
   };
 
   // --- predictions, errors, the way back (plan_builder.cpp) ---
@@ -88,6 +92,8 @@ class PlanBuilder {
   void predict_end(EdgeId e, const View& mu);
   void predict_inner(EdgeId e, int links);
   bool mapped(EdgeId e, bool change);
+  [[nodiscard]] EdgeId errs_at_once(PredictionId p);
+  void compare_at_once(PredictionId p, const Terms& t, double factor);
   void compare(PredictionId p, bool want_energy, double factor);
   void nudge_pull(NodeId v);
   void edge_backward(EdgeId e);
@@ -95,8 +101,10 @@ class PlanBuilder {
   void pull_link(EdgeId e, int link, int source, View dx, Write write);
   void pull_edge(EdgeId e, int source, View back, Write write);
   void pull_edges(const std::vector<EdgeId>& edges, View back, Write write);
-  void pull_to_map(std::vector<EdgeId> edges);
+  [[nodiscard]] std::vector<EdgeId> largest_first(std::vector<EdgeId> edges) const;
+  void pull_to_map(const std::vector<EdgeId>& edges);
   [[nodiscard]] bool moves_with_map(NodeId v) const;
+  [[nodiscard]] bool moves_at_once(NodeId v, EdgeId e);
   bool pull_back(NodeId v, bool with_map = false);
   View own_gradient(NodeId v);
   [[nodiscard]] bool goes_whole_way() const;
@@ -106,6 +114,7 @@ class PlanBuilder {
   std::vector<Pull> pull(Parity parity);
   void move(const Pull& pull, const View& variable);
   void move_with_map(const Pull& pull);
+  void move_at_once(const Pull& pull);
   void move_values(const std::vector<Pull>& pulls, Write steepest);
   void shake(double deviation);
   void flow_step(int t);
@@ -180,6 +189,7 @@ class PlanBuilder {
   void follow_errors();
   void gate(PredictionId p);
   void begin_gradients();
+  void have_link(EdgeId e, int link);
   void gradients_of(EdgeId e);
   void gradients_of_all();
   void end_gradients();
@@ -271,6 +281,7 @@ class PlanBuilder {
   int versions_ = 0;
   int phase_ = 0;                // ep relaxes once on each side
   bool pulls_ = true;            // targets pull at nudged nodes
+  bool errors_next_ = false;     // predictions are made for the errors that follow, and for nothing else
   bool frozen_ = false;          // edges read the values of the start
   bool keeps_start_ = false;     // in buffers "x0"
   bool gated_ = false;           // weights learn from what the gate lets through

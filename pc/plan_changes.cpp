@@ -279,7 +279,15 @@ bool PlanBuilder::predict_change(PredictionId p) {
       if (i > 0 ? moves(e, i - 1) : std::any_of(from.begin(), from.end(), [&](NodeId v) { return moved(v); })) {
         dx = operands_.of(*link.op, dx, Magnitude::change);
         const std::vector<View> w = operands_.weights(e, i), state = state_of(e, i);
-        const OpCall call{exec_, dx, w, link.attrs, operands_.sparse(e, i), true, state};
+        const SparseViews* sparse = operands_.sparse(e, i);
+        const OpCall call{.exec = exec_,
+                          .x = dx,
+                          .w = w,
+                          .attrs = link.attrs,
+                          .sparse = sparse,
+                          .changes = true,
+                          .state = state,
+                          .turned = operands_.turned(sparse, dx)};
         if (call.copies_by_row()) prepare(link, call);
         link.op->predict(call, out, next);
         next = Write::add;

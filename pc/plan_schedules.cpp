@@ -3,6 +3,7 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/arrival.h"
+#include "kernels/map.h"
 #include "kernels/precision.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
@@ -232,6 +233,7 @@ void PlanBuilder::look(int t) {
   const bool want_energy = first || last || (final_in_loop && !fixed) || watch_energy || spec_.trace ||
                            (schedule().sweeps() && spec_.energies);
   if (by_errors() && t > 0) follow_errors();
+  errors_next_ = !want_energy && t > 0;  // (the first look may be what changes are counted from)
   predict_all();
   // Where predictions stay those of the start, an error is how far its value has moved.
   if (t == 0 && phase_ == 0 && !by_changes_ && (frozen_ || can_use_changes())) begin_changes();
@@ -246,6 +248,7 @@ void PlanBuilder::look(int t) {
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
     compare(p, want_energy || early, apart ? 1 : factor(t, p));
   }
+  errors_next_ = false;
   if (want_energy) find_costs();
   if (first) add_energies(energy_start_name);
   if (last) add_energies(energy_end_name);
@@ -381,6 +384,15 @@ void PlanBuilder::deliver(PredictionId p) {
 
 void PlanBuilder::begin_gradients() { written_.clear(); }
 
+/// Makes what a link has made as an operand alone.
+void PlanBuilder::have_link(EdgeId e, int link) {
+  if (link != 0 || !network_.shares_map(e)) return;
+  const View z = network_.link_buffer("z", e, 0, spec_.batch);
+  const Link& map = link_of(e, 0);
+  if (operands_.alone(z))
+    kernels::map(exec_, {.x = inputs(e, 0)[0], .y = z, .f = *map.op->activation, .leak = leak_of(map)});
+}
+
 /// Adds what one edge's weights learn from what its prediction sends.
 void PlanBuilder::gradients_of(EdgeId e) {
   part("pullback");
@@ -389,6 +401,7 @@ void PlanBuilder::gradients_of(EdgeId e) {
   for (int link = 0; link <= last_link(e); ++link) {
     const Link& l = link_of(e, link);
     if (l.params.empty()) continue;
+    have_link(e, link - 1);
     const std::vector<View> x = operands(e, link), w = operands_.weights(e, link), state = state_of(e, link);
     for (std::size_t i = 0; i < l.params.size(); ++i) {
       const Write write = written_.insert(l.params[i]).second ? Write::set : Write::add;

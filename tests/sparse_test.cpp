@@ -423,6 +423,49 @@ TEST_CASE("sparse edges in bfloat16: products take the weights as they are after
   }
 }
 
+TEST_CASE("sparse edges in bfloat16: products that go on with errors and moves leave what calls apart leave") {
+  struct Variant {
+    const char* schedule;
+    double momentum;
+    int steps;
+    bool stops, automatic;
+  };
+  for (const Variant& variant : {Variant{"pc", 0, 6, false, false}, Variant{"pc", 0.6, 5, false, true},
+                                 Variant{"pc", 0, 70, false, false}, Variant{"pc", 0, 6, true, false},
+                                 Variant{"ipc", 0.3, 5, false, false}}) {
+    CAPTURE(variant.schedule);
+    CAPTURE(variant.steps);
+    const Problem problem = near_problem(true, true);
+    PlanSpec spec = plan_for(problem, variant.steps);
+    spec.schedule = &find_schedule(variant.schedule);
+    spec.operands = DType::bf16;
+    spec.relax.init.kind = ValueInit::Kind::zeros;
+    spec.relax.stepper = ValueSgd{.rate = 0.1, .momentum = variant.momentum, .automatic = variant.automatic};
+    if (variant.stops) spec.relax.stop = EnergyPlateau{.relative = 1e-3};
+    spec.learn = LearnSpec{.optimizer = WeightSgd{}, .rate = {.base = 0.05}};
+    Run at_once(problem, spec, DType::f32);
+    spec.optimize = false;
+    Run apart(problem, spec, DType::f32);
+    const auto calls = [](Run& run, std::string_view kernel) {
+      std::ptrdiff_t count = 0;
+      for (const Program* program : run.trainer.plan(run.problem.batch).programs()) {
+        count += std::count_if(program->calls().begin(), program->calls().end(),
+                               [&](const Call& call) { return call.kernel == kernel; });
+      }
+      return count;
+    };
+    const int few = std::min(variant.steps, 3);  // where steps are not written out
+    CHECK(calls(at_once, "sparse_move") >= few);
+    CHECK((calls(at_once, "sparse_error") >= few - 1 || variant.stops || variant.schedule == std::string("ipc")));
+    CHECK((calls(apart, "sparse_move") == 0 && calls(apart, "sparse_error") == 0));
+    for (int step = 0; step < 3; ++step) {
+      at_once.step();
+      apart.step();
+      check_near_numbers(at_once, apart, std::max(rounding(DType::f32), 1e-5), 0.05);
+    }
+  }
+}
+
 TEST_CASE("sparse edges: gradients of the energy are those of dual numbers") {
   for (std::uint64_t seed = 100; seed < 104; ++seed) {
     CAPTURE(seed);

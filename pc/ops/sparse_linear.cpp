@@ -35,12 +35,35 @@ std::vector<ParamSpec> params(const OpSite& site, const Shape& out) {
   return specs;
 }
 
-/// x^T, in the room that the network has for it, as `type`.
-View turned(const OpCall& call, const View& x, const View& room, DType type) {
-  View x_t = room.first_rows(x.cols()).columns(0, x.rows());
-  x_t.dtype = type;
+/// x^T, in the room that the network has for it.
+View turn(const OpCall& call, const View& x, const View& room) {
+  const View x_t = room.first_rows(x.cols()).columns(0, x.rows());
   kernels::transpose(call.exec, {.x = x, .y = x_t});
   return x_t;
+}
+
+/// g x W^T, to be written to y.
+kernels::SparseProductArgs forward(const OpCall& call, const View& y, Write write) {
+  const SparseViews& at = *call.sparse;
+  return {.index = at.by_row,
+          .values = call.copies_by_row() ? at.values_by_row : call.w[0],
+          .x_t = at.predicts_by_blocks() ? call.turned : turn(call, call.x[0], at.source_room),
+          .y = y,
+          .alpha = gain(call),
+          .write = write,
+          .base = call.base};
+}
+
+/// g delta W, to be written to y.
+kernels::SparseProductArgs backward(const OpCall& call, const View& delta, const View& y, Write write) {
+  const SparseViews& at = *call.sparse;
+  return {.index = at.by_column,
+          .values = at.values_by_column,
+          .x_t = at.pulls_by_blocks() ? call.turned : turn(call, delta, at.target_room),
+          .y = y,
+          .alpha = gain(call),
+          .write = write,
+          .base = call.base};
 }
 
 void predict(const OpCall& call, View mu, Write write) {
@@ -48,15 +71,12 @@ void predict(const OpCall& call, View mu, Write write) {
     kernels::add_row(call.exec, {.row = call.w[1], .y = mu, .write = write});
     write = Write::add;
   }
-  const SparseViews& at = *call.sparse;
-  const View& values = call.copies_by_row() ? at.values_by_row : call.w[0];
-  kernels::sparse_product(call.exec, {.index = at.by_row,
-                                      .values = values,
-                                      .x_t = turned(call, call.x[0], at.source_room, values.dtype),
-                                      .y = mu,
-                                      .alpha = gain(call),
-                                      .write = write,
-                                      .base = call.base});
+  kernels::sparse_product(call.exec, forward(call, mu, write));
+}
+
+void predict_error(const OpCall& call, kernels::SparseErrorArgs args) {
+  args.product = forward(call, args.product.y, Write::set);
+  kernels::sparse_error(call.exec, args);
 }
 
 void prepare(const OpCall& call) {
@@ -66,22 +86,21 @@ void prepare(const OpCall& call) {
   kernels::permute(call.exec, {.x = call.w[0], .from = at.place_by_row, .y = at.values_by_row});
 }
 
-void pullback(const OpCall& call, View delta, int, View dx, Write write) {  // g delta W
-  const SparseViews& at = *call.sparse;
-  kernels::sparse_product(call.exec, {.index = at.by_column,
-                                      .values = at.values_by_column,
-                                      .x_t = turned(call, delta, at.target_room, at.values_by_column.dtype),
-                                      .y = dx,
-                                      .alpha = gain(call),
-                                      .write = write});
+void pullback(const OpCall& call, View delta, int, View dx, Write write) {
+  kernels::sparse_product(call.exec, backward(call, delta, dx, write));
+}
+
+void pullback_move(const OpCall& call, kernels::SparseMoveArgs args) {
+  args.product = backward(call, {}, args.product.y, Write::set);
+  kernels::sparse_move(call.exec, args);
 }
 
 void weight_grad(const OpCall& call, View delta, int param, View dw, Write write) {
   if (param == 1) return kernels::sum_rows(call.exec, {.x = delta, .row = dw, .write = write});
   const SparseViews& at = *call.sparse;
   kernels::sparse_gradient(call.exec, {.index = at.by_row,
-                                       .d_t = turned(call, delta, at.target_room, dw.dtype),
-                                       .x_t = turned(call, call.x[0], at.source_room, dw.dtype),
+                                       .d_t = turn(call, delta, at.target_room),
+                                       .x_t = turn(call, call.x[0], at.source_room),
                                        .dw = dw,
                                        .alpha = gain(call),
                                        .write = write});
@@ -116,6 +135,8 @@ extern const Op sparse_linear{.name = "sparse_linear",
                               .prepare = prepare,
                               .pullback = pullback,
                               .weight_grad = weight_grad,
+                              .predict_error = predict_error,
+                              .pullback_move = pullback_move,
                               .lipschitz = lipschitz,
                               .examples = examples};
 
