@@ -325,18 +325,22 @@ Work Bench::work() {
     for (const Call& call : program->calls()) {
       const bool product = call.kernel == kernels::sparse_product.name || call.kernel == kernels::sparse_error.name ||
                            call.kernel == kernels::sparse_move.name;
-      if (!product || call.bytes() <= kStays) continue;
+      if (!product) continue;
       // What a product touches, up to its result; some go on with that. Each view but a base, which has the shape of
       // the result: what never changes need not be a matrix. Of the weights, which are a list, those that are there:
       // blocks have zeros beside them.
       const auto result =
           std::find_if(call.touches.begin(), call.touches.end(), [](const Touch& t) { return t.write; });
       const std::int64_t entries = call.touches[1].view.count();  // of the index: offsets, columns
+      double touched = 0, least = 0;
       for (auto touch = call.touches.begin(); touch <= result; ++touch) {
-        if (!touch->write && touch->view.shape == result->view.shape) continue;
+        const auto size = double(size_of(touch->view.dtype));
         const bool weights = touch->view.shape.rank() == 1 && touch->view.dtype != DType::i32;
-        work.least_bytes += double(weights ? entries : touch->view.count()) * double(size_of(touch->view.dtype));
+        touched += double(touch->view.count()) * size;
+        if (!touch->write && touch->view.shape == result->view.shape) continue;
+        least += double(weights ? entries : touch->view.count()) * size;
       }
+      if (touched > kStays) work.least_bytes += least;
     }
   }
   return work;

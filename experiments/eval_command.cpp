@@ -17,7 +17,7 @@ int eval_command(const std::filesystem::path& run, const std::vector<std::string
   const std::filesystem::path from = trained_weights(run, !last && config.learn.select_best);
   const ExecContext where(config.device);
   Classifier task(config, where);
-  const Progress at = load_trained(from, task.network(), task.feed());
+  const Progress at = load_trained(from, !last && config.learn.select_best, task.network(), task.feed());
 
   nlohmann::ordered_json result;
   result["name"] = config.name;

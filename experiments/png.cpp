@@ -20,7 +20,7 @@ Picture read_png(const std::filesystem::path& file, std::int64_t channels) {
   std::memset(&image, 0, sizeof image);
   image.version = PNG_IMAGE_VERSION;
   PC_CHECK(png_image_begin_read_from_file(&image, file.c_str()), "png", "cannot read ", file.string(), ": ",
-           image.message);
+           image.message, "; is it a whole PNG file?");
   constexpr std::uint32_t kMost = 1U << 14;
   const bool sane = image.width <= kMost && image.height <= kMost;
   if (!sane) png_image_free(&image);
@@ -29,7 +29,7 @@ Picture read_png(const std::filesystem::path& file, std::int64_t channels) {
   Picture picture{image.height, image.width, channels, std::vector<std::uint8_t>(PNG_IMAGE_SIZE(image))};
   const png_color black{0, 0, 0};  // behind what is transparent
   PC_CHECK(png_image_finish_read(&image, &black, picture.bytes.data(), 0, nullptr), "png", "cannot read ",
-           file.string(), ": ", image.message);
+           file.string(), ": ", image.message, "; is it a whole PNG file?");
   return picture;
 }
 

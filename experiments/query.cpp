@@ -258,7 +258,7 @@ Query::Query(const Config& config, const QueryOptions& options, const std::files
                                        options.seed.value_or(config.seed), config.init);
   // A checkpoint may hold values too, of another number of samples: only the weights are wanted.
   Network trained(network_->graph(), where.exec(), config.dtype, 1, config.seed, config.init);
-  static_cast<void>(load_trained(checkpoint, trained, feed_));
+  static_cast<void>(load_trained(checkpoint, config_.learn.select_best, trained, feed_));
   for (ParamId p = 0; p < trained.graph().param_count(); ++p) {
     network_->arena().write(network_->weight(p), trained.arena().read(trained.weight(p)));
   }
@@ -325,6 +325,8 @@ Rows Query::examples(const Part& part, std::int64_t first, std::int64_t count) c
 std::int64_t Query::count_from_first(const Part& part, std::int64_t fallback) const {
   PC_CHECK(options_.first < part.count, "query", "--first ", options_.first, ": the part has ", part.count,
            " examples, the last is ", part.count - 1);
+  PC_CHECK(options_.count <= part.count - options_.first, "query", "--count ", options_.count, ": the part has ",
+           part.count - options_.first, " examples from --first on");
   return std::min(options_.count > 0 ? options_.count : fallback, part.count - options_.first);
 }
 

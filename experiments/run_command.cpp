@@ -52,7 +52,7 @@ class Run {
 
  private:
   void resume() {
-    at_ = load_trained(folder_.checkpoint(), task_.network(), task_.feed());
+    at_ = load_trained(folder_.checkpoint(), false, task_.network(), task_.feed());
     PC_CHECK(std::ssize(folder_.metrics()) >= at_.epoch, "run", folder_.path().string(), " has metrics of ",
              folder_.metrics().size(), " epochs, but its checkpoint stands at epoch ", at_.epoch,
              "; start afresh with --force");

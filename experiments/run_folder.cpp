@@ -26,9 +26,10 @@ namespace {
 
 constexpr const char* kConfig = "config.yaml";
 constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kBest = "best.h5";
 
 /// What a run writes, the config last: by it a folder is known to hold a run.
-constexpr const char* kFiles[] = {"checkpoint.h5", "best.h5",    "run.h5", "result.json",
+constexpr const char* kFiles[] = {"checkpoint.h5", kBest,        "run.h5", "result.json",
                                   "log.txt",       "curves.svg", kMetrics, kConfig};
 
 /// Whether it is what a killed run was writing when it died. Whatever else is in the folder is somebody else's.
@@ -173,14 +174,20 @@ bool is_run_file(const fs::path& file) {
 }
 
 fs::path trained_weights(const fs::path& run, bool best) {
-  const fs::path chosen = run / "best.h5", last = run / "checkpoint.h5";
+  const fs::path chosen = run / kBest, last = run / "checkpoint.h5";
   const fs::path from = best && fs::exists(chosen) ? chosen : last;
   PC_CHECK(fs::exists(from), "run", run.string(), " holds no checkpoint yet; let the run finish an epoch first");
   return from;
 }
 
-Progress load_trained(const fs::path& checkpoint, Network& network, const Feed& feed) {
+Progress load_trained(const fs::path& checkpoint, bool best, Network& network, const Feed& feed) {
   const Progress at = load_checkpoint(checkpoint, network);
+  const std::int64_t chosen = std::strtoll(at.extra.c_str(), nullptr, 10);
+  const fs::path lost = checkpoint.parent_path() / kBest;
+  PC_CHECK(!best || checkpoint.filename() == kBest || chosen == 0, "run", lost.string(),
+           " is gone, which holds the weights of epoch ", chosen,
+           ", the best; bring it back, or set learn.select_best to false in ",
+           (checkpoint.parent_path() / kConfig).string(), " to have those of the last epoch");
   PC_CHECK(at.data == 0 || at.data == feed.fingerprint(), "run", checkpoint.string(),
            ": was learned from other training examples than its data set has now; bring the old files back, or train "
            "anew");

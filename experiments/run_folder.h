@@ -73,7 +73,8 @@ bool is_run_file(const std::filesystem::path& file);
 std::filesystem::path trained_weights(const std::filesystem::path& run, bool best);
 
 /// Loads such weights, and all else that is in the checkpoint (load_checkpoint). Throws, too, if the training examples
-/// are not those that they were learned from.
-Progress load_trained(const std::filesystem::path& checkpoint, Network& network, const Feed& feed);
+/// are not those that they were learned from, and if these are the last weights but the `best` were asked for and have
+/// been there.
+Progress load_trained(const std::filesystem::path& checkpoint, bool best, Network& network, const Feed& feed);
 
 }  // namespace pc::experiments

@@ -17,7 +17,7 @@ int write_command(const WriteOptions& options, const Common& common) {
   const std::filesystem::path from = trained_weights(options.run, !options.last && config.learn.select_best);
   const ExecContext where(config.device);
   Classifier task(config, where);
-  load_trained(from, task.network(), task.feed());
+  load_trained(from, !options.last && config.learn.select_best, task.network(), task.feed());
 
   const NextTokenConfig& next = *config.next_token;
   Writing how{.prompt = options.prompt,

@@ -16,6 +16,7 @@
 #include "kernels/embed.h"
 #include "kernels/energy.h"
 #include "kernels/exec.h"
+#include "kernels/feedforward.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
 #include "kernels/map.h"
@@ -100,6 +101,7 @@ class Maker {
       settles();
       tiled_settles();
       sparse();
+      feedforward_layers();
       convolutions();
       pools();
       pool_changes();
@@ -1499,6 +1501,40 @@ class Maker {
     }
   }
 
+  /// Layers of all kinds that follow each other.
+  void feedforward_layers() {
+    if (dtype_ != DType::f32 || !FeedforwardArgs::takes(cols_)) return;
+    constexpr std::int64_t kLayers = 5;
+    for (const DType type : {DType::f16, DType::bf16}) {
+      std::vector<CaseView> in = {matrix()};
+      for (std::int64_t i = 0; i < kLayers; ++i) {
+        in.push_back({.shape = {cols_, cols_}, .dtype = type});
+        in.push_back(column_row());
+      }
+      const std::vector<CaseView> out(2 * kLayers, matrix(Content::nan));
+      std::vector<CaseView> all = out;
+      all.push_back(scalar(0));
+      add("feedforward", std::string(pc::name_of(type)), in, all,
+          [=](const Exec& exec, const Views& from, const Views& to) {
+            if (!is_hopper(exec)) return fail("feedforward", "needs a GPU of compute capability 9.0");
+            constexpr std::array kinds = {Activation::relu, Activation::identity, Activation::gelu, Activation::tanh,
+                                          Activation::leaky_relu};
+            FeedforwardArgs args{.x = from[0], .layers = {}, .overflow = to[2 * kLayers]};
+            for (std::size_t i = 0; i < kLayers; ++i) {
+              args.layers.push_back({.w = from[1 + 2 * i],
+                                     .bias = i % 2 == 0 ? from[2 + 2 * i] : View{},
+                                     .gain = 1 / std::sqrt(double(from[0].cols())),
+                                     .f = kinds[i],
+                                     .residual = i % 3 != 1,
+                                     .z = to[2 * i],
+                                     .y = to[2 * i + 1]});
+            }
+            feedforward(exec, args);
+          });
+      list_.back().rounding = unit(type);
+    }
+  }
+
   /// A of cols_ rows and `sources` columns meets a batch of rows_.
   void sparse() {
     constexpr double kEach = 5;
@@ -1637,7 +1673,6 @@ class Maker {
                                   .precision = 1.3,
                                   .precisions = all ? in[13] : View{}});
             });
-        list_.back().rounding = unit(DType::bf16);
       }
       for (const Activation f : {Activation::tanh, Activation::relu}) {
         const bool all = f == Activation::tanh;
@@ -1654,7 +1689,6 @@ class Maker {
                                  .momentum = all ? 0.6 : 0,
                                  .bound = all ? in[13] : View{}});
             });
-        list_.back().rounding = unit(DType::bf16);
       }
       add("transpose", "bfloat16", {matrix()}, {turned},
           [](const Exec& exec, const Views& in, const Views& out) { transpose(exec, {.x = in[0], .y = out[0]}); });
@@ -1744,11 +1778,14 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(5, 7, {});
   add(33, 129, {});
   add(3, 2003, {});
-  add(150, 200, "settle");         // several tiles each way
-  add(67, 401, "sum");             // more than one block's part on a GPU
-  add(36, 129, "sparse_product");  // in patches on a GPU
-  add(36, 288, "sparse_product");  // as large as they may be
+  add(150, 200, "settle");  // several tiles each way
+  add(67, 401, "sum");      // more than one block's part on a GPU
+  for (const std::string_view product : {"sparse_product", "sparse_error", "sparse_move"}) {
+    add(36, 129, product);  // in patches on a GPU
+    add(36, 288, product);  // as large as they may be
+  }
   add(36, 129, "sparse_gradient");
+  for (const std::int64_t width : {128, 256, 384, 512}) add(width == 512 ? 130 : 11, width, "feedforward");
   add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
@@ -1819,7 +1856,7 @@ std::span<const std::string_view> all_kernel_names() {
       one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,
       nudge_strength.name, lerp.name, scale_by.name, first_arrival.name, rk_stage.name, rk_error.name,
       step_control.name, choose.name, batched_gemm.name, transpose.name, permute.name, sparse_product.name,
-      sparse_error.name, sparse_move.name, sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
+      sparse_error.name, sparse_move.name, feedforward.name, sparse_gradient.name, conv.name, conv_pullback.name, conv_weight.name, pool.name, pool_pullback.name, pool_map.name, pool_change.name, pool_error.name, norm.name,
       norm_pullback.name, norm_gain.name, batch_norm.name, batch_norm_pullback.name, batch_norm_gain.name, batch_moments.name, transpose_each.name,
       laplace_error.name, categorical_error.name, embed.name, embed_grad.name, pick.name, pick_back.name, attention.name, attention_pullback.name,
       rearrange.name, rotate.name, learn_precision.name};

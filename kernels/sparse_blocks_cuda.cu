@@ -110,8 +110,8 @@ class Group {
   float sums_[2][4] = {};
 };
 
-// What becomes of an entry of the product. `reads` is what else it needs, and load() reads that before the entry is
-// there; operator() gives what is left in `y_t`.
+// What becomes of an entry of the product. `reads` is what else it needs, but for a velocity, and load() reads that
+// before the entry is there; operator() gives what is left in `y_t`.
 
 struct Store {
   static constexpr int kReads = 1;

@@ -160,6 +160,14 @@ std::uint64_t check_file(const fs::path& path) {
     fail_read(path, "is damaged: its ", length,
               " bytes do not match its checksum (cut off, or changed by something else); use another copy");
   }
+  constexpr std::string_view kBegin = "\x89HDF";
+  const bool bare = std::string_view(block.data(), kBegin.size()) == kBegin;
+  const bool zeros = std::all_of(block.begin(), block.end(), [](char c) { return c == 0; });
+  if (!sealed && !bare && !zeros && has_superblock(file.fd, static_cast<std::uint64_t>(length))) {
+    fail_read(path,
+              "begins neither with its checksum nor as HDF5 does: it is damaged, use another copy (what another "
+              "program has put before HDF5's data, overwrite with zeros)");
+  }
   if (!has_superblock(file.fd, static_cast<std::uint64_t>(length))) {
     fail_read(path, "is not an HDF5 file, or one cut off (", length, " bytes)");
   }

@@ -143,8 +143,9 @@ struct Op {
   void (*prepare)(const OpCall&) = nullptr;
   void (*pullback)(const OpCall&, View delta, int source, View dx, Write) = nullptr;    // (d op/dx)^T delta
   void (*weight_grad)(const OpCall&, View delta, int param, View dw, Write) = nullptr;  // (d op/dw)^T delta
-  /// Of a sparse operator whose products go by blocks and that has no bias: `predict` and the error that follows, and
-  /// `pullback` and the move that follows. The operator says what the product is of; where it goes has been said.
+  /// Of a sparse operator, where its products go by blocks: `predict`, of one without a bias, and the error that
+  /// follows; and `pullback` and the move that follows. The operator says what the product is of; where it goes has
+  /// been said.
   void (*predict_error)(const OpCall&, kernels::SparseErrorArgs) = nullptr;
   void (*pullback_move)(const OpCall&, kernels::SparseMoveArgs) = nullptr;
 

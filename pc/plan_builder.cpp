@@ -237,7 +237,7 @@ void PlanBuilder::predict(PredictionId p) {
     (constant_edge(e) ? any_constant : any_moving) = true;
   }
   const bool there = same(s.mu, prediction_key(p));
-  if (there && (!s.unmade || errors_next_)) return;
+  if (there && (s.unmade < 0 || errors_next_)) return;
   s.mu_version = fresh();
   part("predict");
   s.changed = by_changes_ && !frozen_ && predict_change(p);
@@ -247,8 +247,8 @@ void PlanBuilder::predict(PredictionId p) {
     return predict_inner(e, last_made(e) + 1);
   }
   if (prediction.edges.empty()) return kernels::fill(exec_, {.out = out});
-  s.unmade = errors_next_ && errs_at_once(p) >= 0;
-  if (s.unmade && !any_constant) return;
+  s.unmade = errors_next_ ? errs_at_once(p) : -1;
+  if (s.unmade >= 0 && !any_constant) return;
   if (!any_constant || !any_moving) {
     Write write = Write::set;
     for (const EdgeId e : prediction.edges) {
@@ -261,7 +261,7 @@ void PlanBuilder::predict(PredictionId p) {
   // but in the same order, so that the numbers are the same.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
-  if (!s.unmade) predict_edges(p, false, out, Write::set, base);
+  if (s.unmade < 0) predict_edges(p, false, out, Write::set, base);
 }
 
 void PlanBuilder::predict_all() {
@@ -288,7 +288,7 @@ EdgeId PlanBuilder::errs_at_once(PredictionId p) {
 
 void PlanBuilder::compare_at_once(PredictionId p, const Terms& t, double factor) {
   const Prediction& prediction = graph_.prediction(p);
-  const EdgeId e = errs_at_once(p);
+  const EdgeId e = state(p).unmade;
   const int link = last_link(e);
   part("predict");
   predict_inner(e, link);
@@ -339,7 +339,7 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
   const bool stays = by_front() && node(prediction.node).free == Free::none;
   if (by_changes_ && !stays && t.energy == &gaussian) {
     compare_changes(p, t, energy, factor);
-  } else if (s.unmade) {
+  } else if (s.unmade >= 0) {
     compare_at_once(p, t, factor);
   } else if (s.fused) {
     const EdgeId e = prediction.edges[0];

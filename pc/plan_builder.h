@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/feedforward.h"
 #include "kernels/settle.h"
 #include "pc/operands.h"
 #include "pc/plan.h"
@@ -55,7 +56,7 @@ class PlanBuilder {
   struct PredictionState {
     bool fused = false;   // its last link is an activation that is evaluated with the error
     bool pooled = false;  // its last two are an activation and a max-pool, evaluated with the error; by changes alone
-    bool unmade = false;  // what "mu" should hold now is made with the error
+    EdgeId unmade = -1;   // what "mu" should hold now is made with the error, by the product of this edge
     Key mu, base, error;
     int mu_version = 0, delta_version = 0;
     int settled_value = -1;  // the version of the value, and what mu was made from, where x = mu entry by entry
@@ -155,7 +156,9 @@ class PlanBuilder {
   // --- all steps in one call (plan_slices.cpp) ---
   [[nodiscard]] std::string not_sliced() const;
   std::optional<kernels::SettleArgs> slices();
-  [[nodiscard]] std::string not_tiled(kernels::SettleArgs args);
+  [[nodiscard]] kernels::SettleArgs as_tiled(kernels::SettleArgs args);
+  [[nodiscard]] std::string not_tiled(const kernels::SettleArgs& args);
+  [[nodiscard]] bool gains_by_tiles(const kernels::SettleArgs& args);
   void leave_out_resting(kernels::SettleArgs& args);
   void settle(kernels::SettleArgs args);
   [[nodiscard]] bool constant_prediction(PredictionId p) const;
@@ -177,6 +180,8 @@ class PlanBuilder {
   void sweep();
   [[nodiscard]] bool starts_directly(NodeId v) const;
   void set_to_prediction(NodeId v);
+  [[nodiscard]] std::optional<kernels::FeedforwardLayer> layer_of(NodeId v, NodeId& from);
+  std::vector<NodeId> start_chain(NodeId v, const std::vector<NodeId>& order);
   void clamp_part(NodeId v);
   void evaluate(int t, bool want_energy);
   void step(int t);

@@ -3,7 +3,7 @@
 
 #include "kernels/arithmetic.h"
 #include "kernels/arrival.h"
-#include "kernels/map.h"
+#include "kernels/feedforward.h"
 #include "kernels/precision.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
@@ -41,6 +41,78 @@ void PlanBuilder::set_to_prediction(NodeId v) {
     s.settled_value = node(v).version;
     s.settled_mu = s.mu;
   }
+}
+
+/// The layer that makes a node's first value from the value of another, `from`, which moves as well, where a chain of
+/// such layers is one call (kernels/feedforward.h). Nothing: it is not of that kind.
+std::optional<kernels::FeedforwardLayer> PlanBuilder::layer_of(NodeId v, NodeId& from) {
+  if (!operands_.narrower() || starts_changes_ || node(v).free == Free::none || graph_.node(v).predictions.empty() ||
+      !starts_directly(v)) {
+    return std::nullopt;
+  }
+  const auto& edges = graph_.prediction(graph_.node(v).predictions[0]).edges;
+  kernels::FeedforwardLayer layer{.y = value(v)};
+  from = graph_.edge(edges[0]).from[0];
+  for (const EdgeId e : edges) {
+    const Edge& edge = graph_.edge(e);
+    const Link &first = edge.chain.front(), &last = edge.chain.back();
+    if (edge.from.size() != 1 || edge.from[0] != from || node(from).free != Free::all) return std::nullopt;
+    if (edge.chain.size() == 1 && last.op->name == "identity" && !layer.residual) {
+      layer.residual = true;
+      continue;
+    }
+    const bool mapped = edge.chain.size() == 2 && first.op->activation;
+    const bool linear = last.op->name == "linear" && last.attrs.at("last_axis") == 0;
+    if (!linear || (edge.chain.size() > 1 && !mapped) || !layer.w.empty()) return std::nullopt;
+    const View whole = network_.link_weights(e, last_link(e))[0];
+    if (whole.rows() != whole.cols() || !kernels::FeedforwardArgs::takes(whole.cols())) return std::nullopt;
+    const std::vector<View> weights = operands_.weights(e, last_link(e));
+    layer.w = weights[0];
+    if (weights.size() > 1) layer.bias = weights[1];
+    layer.gain = last.attrs.at("gain");
+    if (!mapped) continue;
+    layer.f = *first.op->activation;
+    layer.leak = leak_of(first);
+    layer.z = network_.link_buffer("z", e, 0, spec_.batch);
+  }
+  return layer.w.empty() ? std::nullopt : std::optional(layer);
+}
+
+/// The values of a chain of layers that begins at node `v`, in one call, if it is long enough.
+std::vector<NodeId> PlanBuilder::start_chain(NodeId v, const std::vector<NodeId>& order) {
+  constexpr std::size_t kFew = 4;
+  if (!is_hopper(exec_)) return {};
+  part("predict");
+  NodeId first = -1;
+  std::vector<NodeId> chain;
+  kernels::FeedforwardArgs args{.overflow = network_.overflow()};
+  for (auto next = std::find(order.begin(), order.end(), v); next != order.end(); ++next) {
+    NodeId from = -1;
+    const auto layer = layer_of(*next, from);
+    const bool follows =
+        layer && (chain.empty() ? *next == v : from == chain.back() && layer->w.cols() == args.layers[0].w.cols());
+    if (!follows) {
+      if (chain.empty()) return {};
+      continue;
+    }
+    if (chain.empty()) first = from;
+    chain.push_back(*next);
+    args.layers.push_back(*layer);
+    if (std::ssize(chain) == kernels::FeedforwardArgs::kMost) break;
+  }
+  if (chain.size() < kFew) return {};
+  args.x = value(first);
+  kernels::feedforward(exec_, args);
+  for (const NodeId made : chain) {
+    const PredictionId p = graph_.node(made).predictions[0];
+    PredictionState& s = state(p);
+    static_cast<void>(same(s.mu, prediction_key(p)));
+    s.mu_version = fresh();
+    direct_ = p;
+    set_to_prediction(made);
+  }
+  direct_ = -1;
+  return chain;
 }
 
 void PlanBuilder::clamp_part(NodeId v) {
@@ -88,12 +160,16 @@ void PlanBuilder::start_values() {
   }
   if (!feedforward) return;
   if (order) {
+    std::set<NodeId> started;
     for (const NodeId v : *order) {
-      if (graph_.node(v).predictions.empty() || node(v).free == Free::none) continue;
+      if (graph_.node(v).predictions.empty() || node(v).free == Free::none || started.contains(v)) continue;
       if (begins_inside_) {
         node(v).version = fresh();
         continue;
       }
+      const std::vector<NodeId> chain = start_chain(v, *order);
+      started.insert(chain.begin(), chain.end());
+      if (!chain.empty()) continue;
       if (starts_directly(v)) direct_ = graph_.node(v).predictions[0];
       predict(graph_.node(v).predictions[0]);
       set_to_prediction(v);
@@ -233,7 +309,8 @@ void PlanBuilder::look(int t) {
   const bool want_energy = first || last || (final_in_loop && !fixed) || watch_energy || spec_.trace ||
                            (schedule().sweeps() && spec_.energies);
   if (by_errors() && t > 0) follow_errors();
-  errors_next_ = !want_energy && t > 0;  // (the first look may be what changes are counted from)
+  // The first look may be what changes are counted from; and even nodes leave predictions that odd ones still need.
+  errors_next_ = !want_energy && t > 0 && spec_.relax.sweep == Sweep::synchronous;
   predict_all();
   // Where predictions stay those of the start, an error is how far its value has moved.
   if (t == 0 && phase_ == 0 && !by_changes_ && (frozen_ || can_use_changes())) begin_changes();
@@ -386,11 +463,9 @@ void PlanBuilder::begin_gradients() { written_.clear(); }
 
 /// Makes what a link has made as an operand alone.
 void PlanBuilder::have_link(EdgeId e, int link) {
-  if (link != 0 || !network_.shares_map(e)) return;
-  const View z = network_.link_buffer("z", e, 0, spec_.batch);
-  const Link& map = link_of(e, 0);
-  if (operands_.alone(z))
-    kernels::map(exec_, {.x = inputs(e, 0)[0], .y = z, .f = *map.op->activation, .leak = leak_of(map)});
+  if (link < 0) return;
+  const View z = network_.link_buffer("z", e, link, spec_.batch);
+  if (operands_.alone(z)) predict_link(e, link, z, Write::set);
 }
 
 /// Adds what one edge's weights learn from what its prediction sends.

@@ -347,6 +347,61 @@ TEST_CASE("plan: what is between two products may keep them apart") {
   }
 }
 
+TEST_CASE("plan: a chain of layers of one width begins in one call, as it does layer by layer") {
+  const auto calls = [](Run& run, std::string_view kernel) {
+    std::ptrdiff_t count = 0;
+    for (const Program* program : run.trainer.plan(run.problem.batch).programs()) {
+      count += std::count_if(program->calls().begin(), program->calls().end(),
+                             [&](const Call& call) { return call.kernel == kernel; });
+    }
+    return count;
+  };
+  // x1 to x6 are of one width, x3 to x6 residual; x4 has a second reader.
+  Problem problem = chain({20, 128, 128, 128, 128, 128, 128, 7}, [](std::size_t i) {
+    return i == 1 ? std::vector{linear()} : std::vector{op(i % 2 == 0 ? "gelu" : "tanh"), linear(i % 3 != 0)};
+  });
+  for (const int to : {3, 4, 5, 6}) {
+    problem.edges.push_back(
+        {.from = {"x" + std::to_string(to - 1)}, .to = "x" + std::to_string(to), .chain = {op("identity")}});
+  }
+  problem.nodes.push_back({.name = "side", .shape = {9}});
+  problem.edges.push_back({.from = {"x4"}, .to = "side", .chain = {linear()}});
+  Dice dice(3);
+  problem.batch = 11;
+  problem.clamp(0, dice.normals(problem.batch * 20));
+  problem.clamp(7, dice.normals(problem.batch * 7));
+  PlanSpec spec = plan_for(problem, 7);
+  spec.learn = LearnSpec{.optimizer = WeightSgd{}, .rate = {.base = 0.05}};
+  for (const DType operands : {DType::f16, DType::bf16}) {
+    CAPTURE(name_of(operands));
+    spec.operands = operands;
+    spec.optimize = true;
+    Run at_once(problem, spec, DType::f32);
+    spec.optimize = false;
+    Run apart(problem, spec, DType::f32);
+    spec.operands = DType::f32;
+    Run whole(problem, spec, DType::f32);
+    CHECK((calls(at_once, "feedforward") == 1 && calls(apart, "feedforward") == 0));
+    for (int step = 0; step < 3; ++step) {
+      for (Run* run : {&at_once, &apart, &whole}) run->step();
+      for (NodeId v = 1; v < 7; ++v) {
+        CAPTURE(v);
+        const auto value = [&](Run& run) { return read_value(run.network, v, problem.batch); };
+        const double lost = relative_error(value(apart), value(whole));
+        CHECK(lost > 1e-5);
+        // Sums in another order move a few operands to the other side.
+        CHECK(relative_error(value(at_once), value(apart)) < 0.2 * lost);
+      }
+      check_near_numbers(at_once, apart, operands == DType::f16 ? 1e-3 : 1e-2, 0.05);
+    }
+  }
+  spec.operands = DType::bf16;
+  spec.optimize = true;
+  spec.observed = {3};  // its prediction itself is wanted: the chain is too short then
+  Run looked_at(problem, spec, DType::f32);
+  CHECK(calls(looked_at, "feedforward") == 0);
+}
+
 TEST_CASE("plan: no weight gradient unless somebody wants it") {
   const Problem problem = clamped_mlp({5, 4, 3}, 2, 1);
   for (const std::string schedule : {"pc", "ipc", "backprop"}) {
@@ -794,9 +849,10 @@ TEST_CASE(
 TEST_CASE("regime auto: on a GPU a small network goes by warps or slices, a large one call by call") {
   const bool gpu = test_exec().device != Device::cpu;
   if (!gpu) MESSAGE("skipped: without a GPU all go call by call");
+  int steps = 3;
   const auto chosen = [&](const std::vector<std::int64_t>& widths, DType operands) {
     const Problem problem = clamped_mlp(widths, 70, 5, "tanh");
-    PlanSpec spec = plan_for(problem, 3);
+    PlanSpec spec = plan_for(problem, steps);
     spec.regime = Regime::automatic;
     spec.operands = operands;
     Run run(problem, spec, DType::f32);
@@ -805,6 +861,10 @@ TEST_CASE("regime auto: on a GPU a small network goes by warps or slices, a larg
   CHECK(chosen({8, 16, 16, 4}, DType::f16) == (gpu ? Regime::warps : Regime::library));
   CHECK(chosen({8, 16, 16, 4}, DType::f32) == (gpu ? Regime::sliced : Regime::library));
   CHECK(chosen({8, 600, 600, 4}, DType::f16) == Regime::library);
+  std::vector<std::int64_t> deep(24, 64);  // three steps reach the last few layers, which are too few
+  CHECK(chosen(deep, DType::f16) == Regime::library);
+  steps = 20;
+  CHECK(chosen(deep, DType::f16) == (gpu && is_hopper(test_exec()) ? Regime::tiled : Regime::library));
 }
 
 TEST_CASE("regime sliced is refused with a reason, and chosen nowhere by itself on the CPU") {

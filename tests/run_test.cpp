@@ -271,6 +271,10 @@ TEST_CASE("a run killed while it saved its first epoch begins anew; files of oth
       run_program(scratch, {"run", config, "--out", part, "--set", constant, "--set", "learn.epochs=4", "--resume"});
   CHECK(lost.status == 2);
   CHECK(has(lost.err, "best.h5 is gone, which holds the weights of epoch"));
+  const Result other_weights = run_program(scratch, {"eval", part});
+  CHECK(other_weights.status == 2);
+  CHECK(has(other_weights.err, "best.h5 is gone, which holds the weights of epoch"));
+  CHECK(run_program(scratch, {"eval", part, "--last"}).status == 0);
 }
 
 TEST_CASE("pc plot: runs beside each other, over their epochs") {
