@@ -16,7 +16,7 @@ if(NOT PC_CUDA STREQUAL "OFF")
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
-    find_package(CUDAToolkit REQUIRED)
+    find_package(CUDAToolkit 12.1 REQUIRED)  # arguments of a kernel over 4 KiB
     set(PC_WITH_CUDA ON)
   elseif(PC_CUDA STREQUAL "ON")
     message(FATAL_ERROR "PC_CUDA=ON, but no CUDA compiler was found. Install the CUDA Toolkit, or set CUDACXX to nvcc, "

@@ -321,7 +321,7 @@ Rows Query::examples(const Part& part, std::int64_t first, std::int64_t count) c
   return rows;
 }
 
-/// How many examples from --first on: --count of them or the fallback, or fewer where the part ends.
+/// How many examples from --first on: --count of them; or the fallback, or fewer where the part ends.
 std::int64_t Query::count_from_first(const Part& part, std::int64_t fallback) const {
   PC_CHECK(options_.first < part.count, "query", "--first ", options_.first, ": the part has ", part.count,
            " examples, the last is ", part.count - 1);

@@ -60,8 +60,11 @@ class Run {
     seconds_before_ = at_.seconds;
     best_epoch_ = std::strtoll(at_.extra.c_str(), nullptr, 10);
     std::error_code ignored;
-    if (!chooses()) std::filesystem::remove(folder_.best(), ignored);  // of a program that wrote it always
-    PC_CHECK(!chooses() || best_epoch_ == 0 || std::filesystem::exists(folder_.best()), "run", folder_.best().string(),
+    if (!chooses()) {  // of a program that wrote it always
+      std::filesystem::remove(folder_.best(), ignored);
+      best_epoch_ = 0;
+    }
+    PC_CHECK(best_epoch_ == 0 || std::filesystem::exists(folder_.best()), "run", folder_.best().string(),
              " is gone, which holds the weights of epoch ", best_epoch_,
              ", the best so far; bring it back, or start "
              "afresh with --force");

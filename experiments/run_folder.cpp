@@ -184,10 +184,10 @@ Progress load_trained(const fs::path& checkpoint, bool best, Network& network, c
   const Progress at = load_checkpoint(checkpoint, network);
   const std::int64_t chosen = std::strtoll(at.extra.c_str(), nullptr, 10);
   const fs::path lost = checkpoint.parent_path() / kBest;
-  PC_CHECK(!best || checkpoint.filename() == kBest || chosen == 0, "run", lost.string(),
+  const bool chooses = best && feed.validation().count > 0;
+  PC_CHECK(!chooses || checkpoint.filename() == kBest || chosen == 0, "run", lost.string(),
            " is gone, which holds the weights of epoch ", chosen,
-           ", the best; bring it back, or set learn.select_best to false in ",
-           (checkpoint.parent_path() / kConfig).string(), " to have those of the last epoch");
+           ", the best; bring it back, or take those of the last epoch (--set learn.select=last, or --last)");
   PC_CHECK(at.data == 0 || at.data == feed.fingerprint(), "run", checkpoint.string(),
            ": was learned from other training examples than its data set has now; bring the old files back, or train "
            "anew");

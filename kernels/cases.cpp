@@ -1785,7 +1785,9 @@ std::vector<KernelCase> make_all(DType dtype) {
     add(36, 288, product);  // as large as they may be
   }
   add(36, 129, "sparse_gradient");
-  for (const std::int64_t width : {128, 256, 384, 512}) add(width == 512 ? 130 : 11, width, "feedforward");
+  for (const std::int64_t width : {128, 256, 384, 512}) add(11, width, "feedforward");
+  add(1, 128, "feedforward");
+  add(260, 128, "feedforward");     // more than there are at once on a GPU
   add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");

@@ -68,7 +68,7 @@ __device__ __half rounded(float value, double* overflow, __half) {
   return result;
 }
 
-/// A block's rows of a layer's weights, one group of copies each time, though it be empty: they are counted.
+/// A block's rows of a layer's weights.
 template <class Operand, int n>
 __device__ void fetch(Room<Operand, n>& room, int layer, int count, int first_row) {
   constexpr int kRuns = n / kRun, kRowsAtOnce = kThreads / kRuns;
@@ -95,6 +95,7 @@ __global__ void __launch_bounds__(kThreads, 1) feedforward_kernel(const __grid_c
   auto cluster = cooperative_groups::this_cluster();
   const int rank = static_cast<int>(cluster.block_rank()), thread = static_cast<int>(threadIdx.x);
   const int first_row = rank * kOwn;
+  auto begun = cluster.barrier_arrive();  // nobody writes to a block that has not begun
   const std::int64_t first = std::int64_t{blockIdx.x} / kCluster * kSamples;
   for (int i = thread; i < net.count; i += kThreads) room.layers[i] = net.layer[i];
   __syncthreads();
@@ -108,6 +109,8 @@ __global__ void __launch_bounds__(kThreads, 1) feedforward_kernel(const __grid_c
     if (e < kResults && first + e / kOwn < net.rows) value[i] = net.x(first + e / kOwn, first_row + e % kOwn);
   }
 
+  cluster.barrier_wait(std::move(begun));
+
   const int lane = thread % kWarp, warp = thread / kWarp, square = warp % R::kSquares, part = warp / R::kSquares;
   for (int l = 0; l < net.count; ++l) {
     const Layer<Operand>& layer = room.layers[l];
@@ -117,8 +120,9 @@ __global__ void __launch_bounds__(kThreads, 1) feedforward_kernel(const __grid_c
     for (int i = 0; i < kEach; ++i) {
       const int e = thread + i * kThreads;
       if (e >= kResults) continue;
-      const float z = scalar::activate(layer.f, value[i], layer.leak).value;
-      if (layer.z && first + e / kOwn < net.rows) layer.z(first + e / kOwn, first_row + e % kOwn) = z;
+      const bool there = first + e / kOwn < net.rows;  // what is behind the batch stays 0, and cannot overflow
+      const float z = there ? scalar::activate(layer.f, value[i], layer.leak).value : 0.0F;
+      if (layer.z && there) layer.z(first + e / kOwn, first_row + e % kOwn) = z;
       room.results[e / kOwn][e % kOwn] = rounded(z, net.overflow, Operand{});
       fixed[i] = (layer.residual ? value[i] : 0.0F) + (layer.bias == nullptr ? 0.0F : layer.bias[first_row + e % kOwn]);
     }

@@ -109,7 +109,8 @@ class H5Id {
 ///
 /// A file begins with a user block of 512 bytes, which HDF5 skips: the seal, a checksum of all that follows. The reader
 /// verifies it before HDF5 sees the file, because HDF5 can crash on damaged ones. A file without a seal (made by h5py)
-/// is read too. To edit a sealed file with other tools, overwrite its first 512 bytes with zeros.
+/// is read too, if it has no user block, or one of zeros. To edit a sealed file with other tools, overwrite its first
+/// 512 bytes with zeros.
 class H5Writer {
  public:
   explicit H5Writer(std::filesystem::path path);

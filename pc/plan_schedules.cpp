@@ -51,6 +51,7 @@ std::optional<kernels::FeedforwardLayer> PlanBuilder::layer_of(NodeId v, NodeId&
     return std::nullopt;
   }
   const auto& edges = graph_.prediction(graph_.node(v).predictions[0]).edges;
+  if (edges.empty() || graph_.edge(edges[0]).from.empty()) return std::nullopt;
   kernels::FeedforwardLayer layer{.y = value(v)};
   from = graph_.edge(edges[0]).from[0];
   for (const EdgeId e : edges) {
@@ -105,6 +106,7 @@ std::vector<NodeId> PlanBuilder::start_chain(NodeId v, const std::vector<NodeId>
   kernels::feedforward(exec_, args);
   for (const NodeId made : chain) {
     const PredictionId p = graph_.node(made).predictions[0];
+    for (const EdgeId e : graph_.prediction(p).edges) static_cast<void>(mapped(e, false));  // it has been
     PredictionState& s = state(p);
     static_cast<void>(same(s.mu, prediction_key(p)));
     s.mu_version = fresh();

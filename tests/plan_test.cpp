@@ -381,7 +381,8 @@ TEST_CASE("plan: a chain of layers of one width begins in one call, as it does l
     Run apart(problem, spec, DType::f32);
     spec.operands = DType::f32;
     Run whole(problem, spec, DType::f32);
-    CHECK((calls(at_once, "feedforward") == 1 && calls(apart, "feedforward") == 0));
+    CHECK(calls(at_once, "feedforward") == (is_hopper(test_exec()) ? 1 : 0));
+    CHECK(calls(apart, "feedforward") == 0);
     for (int step = 0; step < 3; ++step) {
       for (Run* run : {&at_once, &apart, &whole}) run->step();
       for (NodeId v = 1; v < 7; ++v) {
@@ -400,6 +401,11 @@ TEST_CASE("plan: a chain of layers of one width begins in one call, as it does l
   spec.observed = {3};  // its prediction itself is wanted: the chain is too short then
   Run looked_at(problem, spec, DType::f32);
   CHECK(calls(looked_at, "feedforward") == 0);
+  spec.observed = {};
+  problem.edges.push_back({.from = {}, .to = "x5", .chain = {op("constant")}});  // its first edge begins nowhere
+  Run with_prior(problem, spec, DType::f32);
+  with_prior.step();
+  CHECK(calls(with_prior, "feedforward") == 0);
 }
 
 TEST_CASE("plan: no weight gradient unless somebody wants it") {

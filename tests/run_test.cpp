@@ -275,6 +275,7 @@ TEST_CASE("a run killed while it saved its first epoch begins anew; files of oth
   CHECK(other_weights.status == 2);
   CHECK(has(other_weights.err, "best.h5 is gone, which holds the weights of epoch"));
   CHECK(run_program(scratch, {"eval", part, "--last"}).status == 0);
+  CHECK(run_program(scratch, {"query", part, "classify", "--set", "learn.select=last"}).status == 0);
 }
 
 TEST_CASE("pc plot: runs beside each other, over their epochs") {
