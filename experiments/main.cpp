@@ -184,7 +184,10 @@ void add_query(CLI::App& command, QueryOptions& options) {
   list("--start", options.start, "The node begins with these values and is free");
   list("--intervene", options.intervene, "The node is set to these values, and tells nothing about its causes");
   command.add_option("--part", options.part, "Examples of train, validation or test")->type_name("PART");
-  command.add_option("--count", options.count, "How many examples, pairs of them, samples, or images a class")
+  command
+      .add_option("--count", options.count,
+                  "How many examples (classify: 1024, complete and denoise: 100, recall: all of them), "
+                  "pairs of them, samples, or images a class")
       ->check(between(1, kMost));
   command.add_option("--first", options.first, "The first example's number")->check(between(0, kMost));
   auto* keep = command.add_option("--keep", options.keep, "The part of the image that is known")->type_name("PART");

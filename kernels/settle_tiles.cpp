@@ -440,8 +440,8 @@ std::string why_not_tiled(const SettleArgs& args, const tiles::Machine& machine)
     }
   }
   for (const SettleNode& node : args.nodes) {
-    for (const Narrowed& narrow : {node.narrow, node.narrow_whole}) {
-      if (!narrow.y.empty() && narrow.y.dtype != args.operands()) return "operands are of several types";
+    for (const Narrowed& operand : {node.narrow, node.narrow_whole}) {
+      if (!operand.y.empty() && operand.y.dtype != args.operands()) return "operands are of several types";
     }
   }
   if (!Cutter(args).cut(machine)) return kTooLarge;
