@@ -58,7 +58,7 @@ struct WriteOptions {
 struct QueryOptions {
   std::filesystem::path run;
   std::string task = "ask";
-  std::vector<std::string> overrides, clamp, start, intervene;
+  std::vector<std::string> overrides, clamp, start, intervene, free;
   std::string part;  // train, validation or test; empty: what suits the task
   std::string keep, hide;
   std::optional<double> noise, precision, momentum, temperature, threshold;

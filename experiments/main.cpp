@@ -163,6 +163,7 @@ constexpr const char* kAboutQuery =
     "  pc query runs/pc-graph complete --keep top --steps 200 --rate auto\n"
     "  pc query runs/pc-graph generate\n"
     "  pc query runs/pc-graph --clamp label=class:3 --start image=index:7\n"
+    "  pc query runs/pc-graph --clamp image=index:0-9 --free hidden --free label    values/hidden in query-ask.h5\n"
     "  pc query runs/pc-graph --intervene label=class:3 --clamp image=seven.png    do(label = 3): the image is no "
     "cause\n"
     "  pc query runs/memory recall --steps 2000 --rate auto --momentum 0.9 --baselines\n\n"
@@ -183,6 +184,12 @@ void add_query(CLI::App& command, QueryOptions& options) {
   list("--clamp", options.clamp, "The node has these values; may be given again");
   list("--start", options.start, "The node begins with these values and is free");
   list("--intervene", options.intervene, "The node is set to these values, and tells nothing about its causes");
+  command
+      .add_option("--free", options.free,
+                  "What the node settles at is wanted too, however large (task ask); may be given again")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->type_name("NODE");
   command.add_option("--part", options.part, "Examples of train, validation or test")->type_name("PART");
   command
       .add_option("--count", options.count,

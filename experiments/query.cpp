@@ -203,6 +203,13 @@ void check_said(const Config& config, const QueryOptions& options) {
   check_all("--clamp", options.clamp);
   check_all("--start", options.start);
   check_all("--intervene", options.intervene);
+  for (const std::string& node : options.free) {
+    check("--free", node);
+    const auto names = [&](const std::string& text) { return text.substr(0, text.find('=')) == node; };
+    PC_CHECK(std::none_of(options.clamp.begin(), options.clamp.end(), names) &&
+                 std::none_of(options.intervene.begin(), options.intervene.end(), names),
+             "query", "the node ", node, " is given and free; take out one of the two");
+  }
   if (!options.latent.empty()) check("--latent", options.latent);
 }
 
@@ -744,6 +751,15 @@ QueryResult Query::ask_freely() {
   } else if (settled.answer.cols() > kSmall) {
     result.values.push_back({network_->graph().node(read).name, settled.answer});
   }
+  for (const std::string& name : options_.free) {
+    const NodeId v = network_->graph().find(name);
+    const std::int64_t count = settled.answer.rows();
+    PC_CHECK(v == read || count <= kChunk, "query", "--free ", name, ": at most ", kChunk, " examples settle at once, ",
+             "so ask about fewer");
+    const bool there =
+        std::any_of(result.values.begin(), result.values.end(), [&](const Strip& strip) { return strip.name == name; });
+    if (!there) result.values.push_back({name, v == read ? settled.answer : read_node(v, count)});
+  }
   return result;
 }
 
@@ -1088,6 +1104,7 @@ void Query::check(const QueryOptions& options, const Config& config) {
       {"--clamp, --start or --intervene",
        says,
        {"ask", "classify", "generate", "complete", "denoise", "recall", "sample"}},
+      {"--free", !options.free.empty(), {"ask"}},
       // Of any task, where NODE=index:N asks for an example.
       {"--part",
        !options.part.empty() && !says,

@@ -16,7 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kColumns = 20;  // of a grid
+constexpr std::int64_t kColumns = 20;     // of a grid
+constexpr std::int64_t kMostShown = 128;  // entries of a node, as numbers
 constexpr const char* kFormat = "pc-query";
 
 /// What training and measuring heed, and no question does.
@@ -82,7 +83,7 @@ void write_h5(const fs::path& path, const QueryResult& result, const QueryOption
     }
   };
   write("pictures/", result.strips, "[sample, entry] in the network's units");
-  write("values/", result.values, "[sample, entry] of a small node");
+  write("values/", result.values, "[sample, entry] of a node");
   file.commit();
 }
 
@@ -155,7 +156,7 @@ int query_command(const QueryOptions& options, const Common& common) {
   }
   if (shown < result.texts.size()) fmt::print("  ... and {} more\n", result.texts.size() - shown);
   for (const Strip& strip : result.values) {
-    if (strip.values.rows() > kColumns) continue;
+    if (strip.values.rows() > kColumns || strip.values.cols() > kMostShown) continue;
     fmt::print("  {}\n", strip.name);
     for (std::int64_t i = 0; i < strip.values.rows(); ++i) {
       std::string row;

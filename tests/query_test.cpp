@@ -531,6 +531,19 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     const Json done = query({"--intervene", "hidden=value:0.1", "--steps", "20"});
     CHECK(done["task"] == "ask");
   }
+  {  // and what hidden values settle at
+    const fs::path arrays = scratch / "free.h5";
+    query({"--clamp", "image=index:0-4", "--free", "hidden", "--free", "label", "--out", (scratch / "free").string()});
+    const H5Reader file(arrays);
+    const H5Dims dims = file.dims("values/hidden");
+    CHECK(dims[0] == 5);
+    CHECK(file.dims("values/label") == H5Dims{5, 10});
+    const auto hidden = file.read<float>("values/hidden", dims);
+    float largest = 0;
+    for (const float value : hidden) largest = std::max(largest, std::abs(value));
+    CHECK((largest > 1e-3F && largest < 1e3F));
+    CHECK(hidden[0] != hidden[hidden.size() / 5]);  // each sample has its own
+  }
   {  // sample: the noise moves, and the seed decides
     const std::vector<std::string> ask = {"sample", "--temperature", "0.001", "--rate", "0.02", "--count", "4"};
     CHECK(query(ask)["energy"] == query(ask)["energy"]);
@@ -585,6 +598,9 @@ TEST_CASE("pc query: one trained graph is asked everything") {
     fails({"--intervene", "lable=class:1"}, "--intervene: there is no node \"lable\"; did you mean \"label\"?");
     fails({"interpolate", "--latent", "hiden"}, "--latent: there is no node \"hiden\"; did you mean \"hidden\"?");
     fails({"--clamp", "label"}, "--clamp: \"label\" should be NODE=WHAT");
+    fails({"--clamp", "label=class:1", "--free", "label"}, "the node label is given and free; take out one of the two");
+    fails({"--clamp", "label=class:1", "--free", "lable"}, "--free: there is no node \"lable\"");
+    fails({"generate", "--free", "hidden"}, "does not heed --free");
     fails({"--clamp", "image=index:60"},
           "image=index:60: there is no index 60 of the part test; there are 60, from 0 on");
     fails({"--clamp", "image=value:1e300"}, "image=value:1e300 is too large for a run in float32");
