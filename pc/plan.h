@@ -23,7 +23,7 @@ enum class Regime : std::uint8_t {
   library,    // call by call, products by the library
   sliced,     // all steps in one kernel, a few samples a block: small graphs of dense edges (kernels/settle.h)
   tiled,      // all steps in one kernel, cut into tiles that blocks hand over: larger ones (kernels/settle_tiles.h).
-              // Only where it is asked for
+              // Where many nodes move, or where it is asked for
   warps       // as sliced, by warps that own their values, with the start and the last errors in the same kernel where
               // nobody looks at them (kernels/settle_warps.h)
 };
