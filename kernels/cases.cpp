@@ -1779,6 +1779,8 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(33, 129, {});
   add(3, 2003, {});
   add(150, 200, "settle");  // several tiles each way
+  add(345, 90, "settle");   // on a GPU in teams of two blocks; of more there are not as many at once
+  add(615, 60, "settle");   // and by blocks alone
   add(67, 401, "sum");      // more than one block's part on a GPU
   for (const std::string_view product : {"sparse_product", "sparse_error", "sparse_move"}) {
     add(36, 129, product);  // in patches on a GPU

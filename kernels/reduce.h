@@ -21,6 +21,8 @@ struct SumArgs {
   }
   void touches(Touches& t) const { t.read_all(in).write_all(out); }
   [[nodiscard]] double flops() const { return static_cast<double>(in.count()); }
+  /// Whether one block of a GPU adds it up.
+  [[nodiscard]] bool is_short() const { return in.count() < 16384; }
 };
 
 /// out = max(out, largest entry of in); in float64 and not negative. NaN wins and stays.
@@ -102,6 +104,7 @@ struct NudgeStrengthArgs {
 
 void sum_cpu(const SumArgs&, Share);
 void sum_cuda(const SumArgs&, CudaContext&);
+void sum_cuda_together(std::span<const SumArgs* const>, CudaContext&);
 void largest_cpu(const LargestArgs&, Share);
 void largest_cuda(const LargestArgs&, CudaContext&);
 void clip_cpu(const ClipArgs&, Share);
@@ -113,7 +116,10 @@ void rate_cuda(const RateArgs&, CudaContext&);
 void nudge_strength_cpu(const NudgeStrengthArgs&, Share);
 void nudge_strength_cuda(const NudgeStrengthArgs&, CudaContext&);
 
-inline constexpr Kernel<SumArgs> sum{"sum", sum_cpu, PC_CUDA(sum_cuda)};
+inline constexpr Kernel<SumArgs> sum{
+    "sum", sum_cpu, PC_CUDA(sum_cuda),
+    [](const SumArgs& s) { return s.is_short() ? alike_if_same(s.in.dtype, s.in.count()) : std::size_t{0}; },
+    PC_CUDA(sum_cuda_together)};
 inline constexpr Kernel<LargestArgs> largest{"largest", largest_cpu, PC_CUDA(largest_cuda)};
 inline constexpr Kernel<ClipArgs> clip{"clip", clip_cpu, PC_CUDA(clip_cuda)};
 inline constexpr Kernel<TickArgs> tick{"tick", tick_cpu, PC_CUDA(tick_cuda)};

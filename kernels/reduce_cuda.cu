@@ -1,5 +1,7 @@
 #include "kernels/reduce.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/launch.cuh"
@@ -18,33 +20,71 @@ struct Flat {
   __device__ T operator[](std::int64_t i) const { return cols == ld ? data[i] : data[i / cols * ld + i % cols]; }
 };
 
+/// Sums of as many entries each, by a block each.
+template <class T>
+struct ShortSums {
+  struct One {
+    Flat<T> in{View{}};
+    double* out = nullptr;
+    cu::Sum sum;
+    bool squares = false;
+  };
+  static constexpr std::size_t kMost = 32;
+  std::int64_t count = 0;
+  One items[kMost];
+
+  __device__ void operator()(std::int64_t item, cu::Team team) const {
+    const One& one = items[item];
+    double total = 0;
+    for (std::int64_t i = team.rank(); i < count; i += team.size()) {
+      const auto entry = double(one.in[i]);
+      total += one.squares ? entry * entry : entry;
+    }
+    total = team.reduce(total, one.sum);
+    if (team.rank() == 0) one.sum.store(one.out, total);
+  }
+};
+
+cu::Sum last_of(const SumArgs& s) { return {.scale = s.scale, .add = s.write == Write::add}; }
+
 /// Up to kPartials parts of equal length, each by a block, then the parts by one block.
 template <class T>
-void sum_typed(const SumArgs& s, CudaContext& context) {
+void long_sum(const SumArgs& s, CudaContext& context) {
   constexpr std::int64_t kShortest = 8192;
   const std::int64_t n = s.in.count();
   const std::int64_t parts = std::clamp<std::int64_t>(n / kShortest, 1, CudaContext::kPartials);
   const std::int64_t length = (n + parts - 1) / parts;
   const Flat<T> in(s.in);
-  double* out = s.out.as<double>();
   double* partials = context.partials();
-  const cu::Sum last{.scale = s.scale, .add = s.write == Write::add};
   const bool squares = s.squares;
-  cu::fold_rows(parts, length, context.stream, parts == 1 ? out : partials, parts == 1 ? last : cu::Sum{},
+  cu::fold_rows(parts, length, context.stream, partials, cu::Sum{},
                 [=] __device__(std::int64_t part, std::int64_t i) -> double {
                   const std::int64_t at = part * length + i;
                   const double entry = at < n ? double(in[at]) : 0.0;
                   return squares ? entry * entry : entry;
                 });
-  if (parts == 1) return;
-  cu::fold_rows(1, parts, context.stream, out, last,
+  cu::fold_rows(1, parts, context.stream, s.out.as<double>(), last_of(s),
                 [=] __device__(std::int64_t, std::int64_t i) -> double { return partials[i]; });
 }
 
 }  // namespace
 
+void sum_cuda_together(std::span<const SumArgs* const> calls, CudaContext& context) {
+  with_float(calls[0]->in.dtype, [&]<class T>(T) {
+    ShortSums<T> sums{.count = calls[0]->in.count()};
+    for (std::size_t begin = 0; begin < calls.size(); begin += sums.kMost) {
+      const auto some = calls.subspan(begin, std::min(sums.kMost, calls.size() - begin));
+      for (std::size_t i = 0; i < some.size(); ++i) {
+        const SumArgs& s = *some[i];
+        sums.items[i] = {Flat<T>(s.in), s.out.as<double>(), last_of(s), s.squares};
+      }
+      cu::each_row(std::ssize(some), sums.count, context.stream, sums);
+    }
+  });
+}
 void sum_cuda(const SumArgs& s, CudaContext& context) {
-  with_float(s.in.dtype, [&]<class T>(T) { sum_typed<T>(s, context); });
+  if (s.is_short()) return sum_cuda_together(std::array{&s}, context);
+  with_float(s.in.dtype, [&]<class T>(T) { long_sum<T>(s, context); });
 }
 
 void largest_cuda(const LargestArgs& a, CudaContext& context) {

@@ -7,12 +7,14 @@
 
 #include <cstring>
 
+#include "kernels/barrier.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/settle_tiles.h"
 
 namespace pc::kernels {
 namespace {
 
+using cu::Barrier, cu::Patience, cu::shared_address;
 using scalar::Activation;
 using tiles::Job, tiles::Kept, tiles::Product, tiles::Task, tiles::Term, tiles::Wait;
 using tiles::kCols, tiles::kGroups, tiles::kMostStages, tiles::kMostTasks, tiles::kPart, tiles::kParts, tiles::kRows,
@@ -44,55 +46,6 @@ struct OnDevice {
 };
 
 // --- what the hardware is told ---
-
-__device__ unsigned shared_address(const void* at) { return static_cast<unsigned>(__cvta_generic_to_shared(at)); }
-
-/// A wait that never ends is a fault of ours: the kernel stops with an error instead, after some ten seconds.
-class Patience {
- public:
-  __device__ void spend() {
-    if (++spent_ % kLooks != 0) return;
-    const auto now = static_cast<unsigned>(clock64() >> kShift);
-    if (spent_ == kLooks) since_ = now;
-    if (now - since_ > kMost) __trap();
-  }
-
- private:
-  static constexpr unsigned kLooks = 1U << 10, kShift = 24, kMost = 1200;  // of 2^24 cycles
-  unsigned spent_ = 0, since_ = 0;
-};
-
-struct Barrier {
-  std::uint64_t state;
-
-  __device__ void init(int arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(arrivals));
-  }
-  __device__ void arrive() {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(this)) : "memory");
-  }
-  __device__ void expect(int bytes) {
-    asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(bytes)
-                 : "memory");
-  }
-  __device__ void expect_and_arrive(int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(this)), "r"(bytes)
-                 : "memory");
-  }
-  /// Until as many rounds are over as say `parity`; nobody may be more than one round behind.
-  __device__ void wait(unsigned parity) {
-    Patience patience;
-    for (;;) {
-      unsigned done = 0;
-      asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                   : "=r"(done)
-                   : "r"(shared_address(this)), "r"(parity)
-                   : "memory");
-      if (done != 0) return;
-      patience.spend();
-    }
-  }
-};
 
 /// A piece of an operand, as large as its description says; what lies outside arrives as zeros.
 __device__ void fetch_piece(void* to, const CUtensorMap* from, int col, int row, Barrier* done) {
@@ -693,7 +646,7 @@ __global__ void __launch_bounds__(kThreads, 1) settle_tiled_kernel(const __grid_
       for (int i = 0; i < 2; ++i) group.ready[i].init(1), group.taken[i].init(kGroup / kWarp);
     }
     memory.inside->weights.init(1);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    cu::show_barriers();
     fence_bulk_copies();
   }
   __syncthreads();

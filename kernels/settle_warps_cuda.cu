@@ -1,5 +1,7 @@
 #include "kernels/settle_warps.h"
 
+#include <cooperative_groups.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -7,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/barrier.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/narrow.cuh"
 #include "kernels/squares.cuh"
@@ -14,69 +17,106 @@
 namespace pc::kernels {
 namespace {
 
-constexpr int kWarp = 32, kWarps = 16, kThreads = kWarp * kWarps;
-constexpr int kSamples = 8;  // of a block
+constexpr int kWarp = 32, kWarps = 16;  // of a block, at most
+constexpr int kSamples = 8;             // of a team: one block, or a cluster of blocks that share its tiles
+constexpr int kTeam = 4;                // blocks, at most
 constexpr int kTile = kSettleTile;
 constexpr int kSlots = 2;        // tiles of a warp, at most
 constexpr int kMostTiles = 64;   // of all predictions
 constexpr int kHeld = 2;         // products of a warp whose weights stay in registers,
 constexpr int kHeldSquares = 8;  // of so many squares each, at most
 constexpr int kMostOf = 16;      // nodes, predictions, edges
+// When those who work together wait for each other: after the stages of the start, after errors and after moves.
+constexpr int kErrors = kMostOf + 1, kMoves = kErrors + 1, kMeetings = kMoves + 1;
 
-/// SettleArgs as device code reads it, with places in a block's memory: operands in entries of 16 bits; the state in
-/// sets of four entries, a set for each lane of a tile's warp.
-struct Network {
-  struct Node {
-    float* x;
-    float *dx, *whole;
-    std::int64_t x_ld, dx_ld, whole_ld;
-    int n, moves, begins;  // begins: at the stage at which its value is there
-    int predictions_begin, predictions_end, leaving_begin, leaving_end;  // leaving: into the list
-    cu::Narrow narrow, narrow_whole;
-  };
-  struct Prediction {
-    const float* start;
-    float *delta, *dz;
-    double *energy, *energy_start;
-    std::int64_t start_ld, delta_ld, dz_ld;
-    cu::Narrow narrow;
-    float precision;
-    int node, stage, makes;
-    int edges_begin, moving_end, edges_end;  // those that may change, then the others
-    int start_at;                            // -1: zero
-    int tile_at;                             // its tiles among those of all predictions
-  };
-  struct Edge {
-    const void* w;
-    const float *z, *bias;
-    std::int64_t w_ld, z_ld;
-    int source, in, out;
-    Activation before, after;
-    float gain, leak;
-    int w_at, w_stride, forward_at, back_at;
-    int before_at, after_at;  // where it began, its function and slope there; and the slope now
-    int squares_in, squares_out;
-  };
-  struct Slot {
-    int node = -1, first = 0;
-  };
-  Node nodes[kMostOf];
-  Prediction predictions[kMostOf];
-  Edge edges[kMostOf];
-  int leaving[kMostOf];
-  Slot slots[kWarps][kSlots];
-  int held[kWarps][kHeld];  // products: see product_key
-  int node_count, prediction_count, edge_count, steps, stages, operand_count, state_count, stride;
+/// What is the same for all and is asked for in every step.
+struct Numbers {
+  int node_count, prediction_count, edge_count, steps, stages, operand_count, state_count, stride, team;
   std::int64_t rows;
   float rate, momentum, up, down;
   double* overflow;
   Activation f;  // of every edge that has one
 };
 
+/// SettleArgs as device code reads it, with places in a block's memory: operands in entries of 16 bits; the state in
+/// sets of four entries, a set for each lane of a tile's warp.
+struct Network : Numbers {
+  struct Floats {
+    float* data = nullptr;
+    std::int64_t ld = 0;
+    int packs = 0;  // four entries may be read and written at once
+
+    Floats() = default;
+    explicit Floats(const View& v)
+        : data(v.as<float>()), ld(v.empty() ? 0 : v.ld()), packs(cu::matrix<float>(v).packs() ? 1 : 0) {}
+  };
+  /// Entries as operands, of the type of the weights.
+  struct Operands {
+    std::uint16_t* data = nullptr;
+    std::int64_t ld = 0;
+    double* overflow = nullptr;
+    float scale = 1;
+    int packs = 0;
+
+    Operands() = default;
+    explicit Operands(const Narrowed& to)
+        : data(static_cast<std::uint16_t*>(to.y.data)),
+          ld(to.y.empty() ? 0 : to.y.ld()),
+          overflow(to.overflow.as<double>()),
+          scale(std::ldexp(1.0F, to.y.exponent)),
+          packs(cu::Narrow(to).packs() ? 1 : 0) {}
+  };
+  struct Node {
+    int n, moves, begins;  // begins: at the stage at which its value is there
+    int predictions_begin, predictions_end, leaving_begin, leaving_end;  // leaving: into the list
+    Floats x, dx, whole;
+    Operands narrow, narrow_whole;
+  };
+  // Of a prediction and an edge a step reads only what comes first, in one or two words of 16 bytes.
+  struct alignas(16) Prediction {
+    int start_at;  // -1: zero
+    float precision;
+    int edges_begin, moving_end, edges_end;  // those that may change, then the others
+    int node, stage, makes;
+    int tile_at;  // its tiles among those of all predictions
+    Floats start, delta, dz;
+    Operands narrow;
+    double *energy, *energy_start;
+  };
+  struct alignas(16) Edge {
+    float gain;
+    int forward_at, back_at;  // what is multiplied by the weights and by their transpose
+    int before_at, after_at;  // where it began, its function and slope there; and the slope now. -1: no activation
+    int w_at, w_stride;
+    std::int16_t squares_in, squares_out;
+    int source, target, in, out;
+    int bias_at;  // -1: there is none
+    const void* w;
+    const float* bias;
+    std::int64_t w_ld;
+    Floats z;
+  };
+  /// A tile that a warp has, with its node's places in the lists.
+  struct Slot {
+    int node = -1, first = 0;
+    std::int16_t predictions_begin = 0, predictions_end = 0, leaving_begin = 0, leaving_end = 0;
+  };
+  Node nodes[kMostOf];
+  Prediction predictions[kMostOf];
+  Edge edges[kMostOf];
+  int leaving[kMostOf];
+  Slot slots[kTeam][kWarps][kSlots];
+  int held[kTeam][kWarps][kHeld];  // products: see product_key
+  int busy[kTeam];                 // warps that have tiles
+  int expected[kTeam][kMeetings];  // bytes that other blocks send
+};
+
 constexpr int kNoProduct = -1;
 constexpr int product_key(int edge, bool back, int slot) { return (edge * 2 + (back ? 1 : 0)) * kSlots + slot; }
 constexpr int squares_of(int n) { return (n + kTile - 1) / kTile; }
-constexpr int kSets = 4;  // of an activation's state
+constexpr int kSets = 4;                     // of an activation's state
+constexpr int kSent = kSamples * kTile * 2;  // bytes of a tile
+constexpr int kWord = 4;                     // and of the word by which a block says that it is there
 /// Rows of operands end with zeros up to a pair of squares, and up to what registers hold the other factor of; each
 /// begins 16 bytes further in the memory banks.
 constexpr int operand_stride(int n) {
@@ -84,15 +124,15 @@ constexpr int operand_stride(int n) {
   return std::max((n + kPair - 1) / kPair * kPair, kHeldSquares * kTile) + kSettleGap;
 }
 
-/// Deals tiles out to warps, those with the longest products first, each to the warp that has least to do.
-bool deal_out(Network& net) {
-  struct Tile {
-    int node, first, work;
-  };
+/// Tiles that there is something to do for, and how much.
+struct Tile {
+  int node, first, work;
+};
+std::vector<Tile> tiles_of(const Network& net) {
   std::vector<Tile> tiles;
   for (int v = 0; v < net.node_count; ++v) {
     const Network::Node& node = net.nodes[v];
-    if (node.moves == 0 && node.predictions_begin == node.predictions_end) continue;  // nothing is to be done
+    if (node.moves == 0 && node.predictions_begin == node.predictions_end) continue;
     int work = 1;
     for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
       for (int e = net.predictions[p].edges_begin; e < net.predictions[p].moving_end; ++e) {
@@ -102,51 +142,81 @@ bool deal_out(Network& net) {
     for (int i = node.leaving_begin; i < node.leaving_end; ++i) work += squares_of(net.edges[net.leaving[i]].out);
     for (int first = 0; first < node.n; first += kTile) tiles.push_back({v, first, work});
   }
-  if (tiles.size() > std::size_t{kWarps} * kSlots) return false;
-  std::stable_sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) { return a.work > b.work; });
-  std::array<int, kWarps> load{}, count{};
-  for (const Tile& tile : tiles) {
-    int least = -1;
-    for (int w = 0; w < kWarps; ++w) {
-      if (count[w] < kSlots && (least < 0 || load[w] < load[least])) least = w;
-    }
-    net.slots[least][count[least]++] = {tile.node, tile.first};
-    load[least] += tile.work;
-  }
-  return true;
+  return tiles;
 }
 
 /// The longest products of each warp that registers take.
 void hold(Network& net) {
-  for (int w = 0; w < kWarps; ++w) {
-    struct Product {
-      int key, squares;
-    };
-    std::vector<Product> products;
-    const auto add = [&](int edge, bool back, int slot) {
-      const int squares = squares_of(back ? net.edges[edge].out : net.edges[edge].in);
-      if (squares > 1 && squares <= kHeldSquares) products.push_back({product_key(edge, back, slot), squares});
-    };
-    for (int s = 0; s < kSlots; ++s) {
-      if (net.slots[w][s].node < 0) continue;
-      const Network::Node& node = net.nodes[net.slots[w][s].node];
-      for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
-        for (int e = net.predictions[p].edges_begin; e < net.predictions[p].moving_end; ++e) add(e, false, s);
+  for (int b = 0; b < net.team; ++b) {
+    for (int w = 0; w < kWarps; ++w) {
+      struct Product {
+        int key, squares;
+      };
+      std::vector<Product> products;
+      const auto add = [&](int edge, bool back, int slot) {
+        const int squares = squares_of(back ? net.edges[edge].out : net.edges[edge].in);
+        if (squares > 1 && squares <= kHeldSquares) products.push_back({product_key(edge, back, slot), squares});
+      };
+      for (int s = 0; s < kSlots; ++s) {
+        if (net.slots[b][w][s].node < 0) continue;
+        const Network::Node& node = net.nodes[net.slots[b][w][s].node];
+        for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
+          for (int e = net.predictions[p].edges_begin; e < net.predictions[p].moving_end; ++e) add(e, false, s);
+        }
+        for (int i = node.leaving_begin; i < node.leaving_end; ++i) add(net.leaving[i], true, s);
       }
-      for (int i = node.leaving_begin; i < node.leaving_end; ++i) add(net.leaving[i], true, s);
-    }
-    std::stable_sort(products.begin(), products.end(),
-                     [](const Product& a, const Product& b) { return a.squares > b.squares; });
-    for (int i = 0; i < kHeld; ++i) {
-      net.held[w][i] = i < static_cast<int>(products.size()) ? products[static_cast<std::size_t>(i)].key : kNoProduct;
+      std::stable_sort(products.begin(), products.end(),
+                       [](const Product& a, const Product& b) { return a.squares > b.squares; });
+      for (int i = 0; i < kHeld; ++i) {
+        net.held[b][w][i] =
+            i < static_cast<int>(products.size()) ? products[static_cast<std::size_t>(i)].key : kNoProduct;
+      }
     }
   }
+}
+
+/// Deals tiles out to the warps of `team` blocks, those with the longest products first, each to the warp that has
+/// least to do; of several such to one of another block than before, then to one of another scheduler.
+void deal_out(Network& net, int team, int warps, int slots) {
+  net.team = team;
+  for (auto& block : net.expected) std::fill_n(block, kMeetings, (team - 1) * kWord);
+  std::vector<Tile> tiles = tiles_of(net);
+  std::stable_sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) { return a.work > b.work; });
+  std::array<int, kWarps * kTeam> load{}, count{};
+  for (const Tile& tile : tiles) {
+    int least = -1;
+    for (int w = 0; w < warps * team; ++w) {
+      if (count[w] < slots && (least < 0 || load[w] < load[least])) least = w;
+    }
+    const int block = least % team, warp = least / team;
+    const Network::Node& node = net.nodes[tile.node];
+    net.busy[block] = std::max(net.busy[block], warp + 1);
+    net.slots[block][warp][count[least]++] = {.node = tile.node,
+                                              .first = tile.first,
+                                              .predictions_begin = static_cast<std::int16_t>(node.predictions_begin),
+                                              .predictions_end = static_cast<std::int16_t>(node.predictions_end),
+                                              .leaving_begin = static_cast<std::int16_t>(node.leaving_begin),
+                                              .leaving_end = static_cast<std::int16_t>(node.leaving_end)};
+    load[least] += tile.work;
+    const auto send = [&](int meeting, int times) {
+      for (int b = 0; b < team; ++b) {
+        if (b != block) net.expected[b][meeting] += times * kSent;
+      }
+    };
+    const int leaving = node.leaving_end - node.leaving_begin;
+    if (net.stages > 0) send(node.begins, leaving);
+    if (node.moves != 0) send(kMoves, leaving);
+    for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
+      send(kErrors, net.predictions[p].moving_end - net.predictions[p].edges_begin);
+    }
+  }
+  hold(net);
 }
 
 /// Nothing where it is not for this kernel.
 std::optional<Network> network_of(const SettleArgs& args) {
   if (std::max({args.nodes.count, args.predictions.count, args.edges.count}) > kMostOf) return std::nullopt;
-  Network net{.f = Activation::identity};
+  Network net{};
   for (const SettleEdge& e : args.edges) {
     for (const Activation f : {e.before, e.after}) {
       if (f == Activation::identity) continue;
@@ -169,39 +239,37 @@ std::optional<Network> network_of(const SettleArgs& args) {
   for (int v = 0; v < args.nodes.count; ++v) {
     const SettleNode& n = args.nodes[v];
     Network::Node& node = net.nodes[net.node_count++];
-    node = {.x = n.x.as<float>(),
-            .dx = n.dx.as<float>(),
-            .whole = n.whole.as<float>(),
-            .x_ld = n.x.ld(),
-            .dx_ld = n.dx.empty() ? 0 : n.dx.ld(),
-            .whole_ld = n.whole.empty() ? 0 : n.whole.ld(),
-            .n = static_cast<int>(n.x.cols()),
+    for (const Narrowed* to : {&n.narrow, &n.narrow_whole}) {
+      if (!to->y.empty() && to->y.dtype != args.operands()) return std::nullopt;
+    }
+    node = {.n = static_cast<int>(n.x.cols()),
             .moves = n.dx.empty() ? 0 : 1,
             .predictions_begin = net.prediction_count,
-            .narrow = cu::Narrow(n.narrow),
-            .narrow_whole = cu::Narrow(n.narrow_whole)};
+            .x = Network::Floats(n.x),
+            .dx = Network::Floats(n.dx),
+            .whole = Network::Floats(n.whole),
+            .narrow = Network::Operands(n.narrow),
+            .narrow_whole = Network::Operands(n.narrow_whole)};
     for (int p = 0; p < args.predictions.count; ++p) {
       const SettlePrediction& from = args.predictions[p];
       if (from.node != v) continue;
+      if (!from.narrow.y.empty() && from.narrow.y.dtype != args.operands()) return std::nullopt;
       prediction_at[p] = net.prediction_count;
       order[net.prediction_count] = p;
       Network::Prediction& prediction = net.predictions[net.prediction_count++];
-      prediction = {.start = from.start.as<float>(),
-                    .delta = from.delta.as<float>(),
-                    .dz = from.dz.as<float>(),
-                    .energy = from.energy.as<double>(),
-                    .energy_start = from.energy_start.as<double>(),
-                    .start_ld = from.start.empty() ? 0 : from.start.ld(),
-                    .delta_ld = from.delta.empty() ? 0 : from.delta.ld(),
-                    .dz_ld = from.dz.empty() ? 0 : from.dz.ld(),
-                    .narrow = cu::Narrow(from.narrow),
+      const bool makes = args.makes(p), apart = !from.start.empty() || (from.stage > 0 && !makes);
+      prediction = {.start_at = apart ? state_of(node.n, 1) : -1,
                     .precision = static_cast<float>(from.precision),
                     .node = v,
                     .stage = from.stage,
-                    .makes = args.makes(p) ? 1 : 0};
-      const bool apart = !from.start.empty() || (from.stage > 0 && prediction.makes == 0);
-      prediction.start_at = apart ? state_of(node.n, 1) : -1;
-      if (prediction.makes != 0) node.begins = from.stage;
+                    .makes = makes ? 1 : 0,
+                    .start = Network::Floats(from.start),
+                    .delta = Network::Floats(from.delta),
+                    .dz = Network::Floats(from.dz),
+                    .narrow = Network::Operands(from.narrow),
+                    .energy = from.energy.as<double>(),
+                    .energy_start = from.energy_start.as<double>()};
+      if (makes) node.begins = from.stage;
     }
     node.predictions_end = net.prediction_count;
   }
@@ -215,22 +283,21 @@ std::optional<Network> network_of(const SettleArgs& args) {
         if (moving && e.w.empty()) return std::nullopt;
         const int out = net.nodes[prediction.node].n, in = moving ? net.nodes[e.source].n : 0;
         Network::Edge& edge = net.edges[net.edge_count++];
-        edge = {.w = e.w.data,
-                .z = e.z.as<float>(),
-                .bias = e.bias.as<float>(),
-                .w_ld = moving ? e.w.ld() : 0,
-                .z_ld = e.z.empty() ? 0 : e.z.ld(),
+        edge = {.gain = static_cast<float>(e.gain),
+                .before_at = -1,
+                .after_at = e.after == Activation::identity ? -1 : state_of(out, kSets),
+                .w_stride = settle_tiled(in) + kSettleGap,
+                .squares_in = static_cast<std::int16_t>(squares_of(in)),
+                .squares_out = static_cast<std::int16_t>(squares_of(out)),
                 .source = e.source,
+                .target = prediction.node,
                 .in = in,
                 .out = out,
-                .before = e.before,
-                .after = e.after,
-                .gain = static_cast<float>(e.gain),
-                .leak = static_cast<float>(e.leak),
-                .w_stride = settle_tiled(in) + kSettleGap,
-                .squares_in = squares_of(in),
-                .squares_out = squares_of(out)};
-        if (e.after != Activation::identity) edge.after_at = state_of(out, kSets);
+                .bias_at = e.bias.empty() ? -1 : take(net.state_count, squares_of(out) * kTile / 4),
+                .w = e.w.data,
+                .bias = e.bias.as<float>(),
+                .w_ld = moving ? e.w.ld() : 0,
+                .z = Network::Floats(e.z)};
         if (!moving) continue;
         edge.w_at = take(net.operand_count, settle_tiled(out) * edge.w_stride);
         edge.forward_at = take(net.operand_count, kSamples * net.stride);
@@ -262,8 +329,7 @@ std::optional<Network> network_of(const SettleArgs& args) {
   for (int p = 0; p < net.prediction_count; ++p) {
     net.predictions[p].tile_at = take(tiles, squares_of(net.nodes[net.predictions[p].node].n));
   }
-  if (tiles > kMostTiles || !deal_out(net)) return std::nullopt;
-  hold(net);
+  if (tiles > kMostTiles || tiles_of(net).size() > std::size_t{kWarps} * kSlots) return std::nullopt;
   return net;
 }
 
@@ -313,127 +379,195 @@ struct Four {
   __device__ float operator[](int i) const { return items[i]; }
 };
 
-/// A block's eight samples. Rows past the last are computed with, as copies of it, and never stored. What is done once
+constexpr int kTurned = kSamples * (kTile + 4);  // entries of a warp's room to turn a tile in
+
+/// A team's eight samples. Rows past the last are computed with, as copies of it, and never stored. What is done once
 /// is written short: code that is seldom run has to be fetched.
-template <class Operand, Activation f>
+template <class Operand, Activation f, int warps, int slots>
 class Slice {
  public:
-  /// `args`: of what is asked for in every step the numbers that are the same for all.
-  __device__ Slice(const Network& net, const Network& args, float4* memory, double* energies)
+  /// `energies`: of the team's first block; `arrived`: for what comes by turns; `there`: a word for each block.
+  __device__ Slice(const Network& net, const Numbers& args, float4* memory, float* turning, double* energies,
+                   cu::Barrier* arrived, unsigned* there)
       : net_(net),
         args_(args),
         state_(memory),
         operands_(reinterpret_cast<Operand*>(memory + args.state_count)),
+        turning_(turning + threadIdx.x / kWarp * kTurned),
         energies_(energies),
+        arrived_(arrived),
+        there_(there),
         lane_(static_cast<int>(threadIdx.x) % kWarp),
+        block_(static_cast<int>(blockIdx.x % static_cast<unsigned>(args.team))),
+        row_(std::int64_t{blockIdx.x / static_cast<unsigned>(args.team)} * kSamples),
         column_(lane_ % 8 * args.stride + lane_ / 8 * 8),
-        entry_(lane_ % 4 * 2 * args.stride + lane_ / 4) {
+        entry_(lane_ / 4 * args.stride + lane_ % 4 * 2) {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      slots_[s] = net.slots[warp][s];
+    for (int s = 0; s < slots; ++s) {
+      slots_[s] = net.slots[block_][warp][s];
       dx_[s] = velocity_[s] = {};
     }
 #pragma unroll
-    for (int h = 0; h < kHeld; ++h) held_key_[h] = net.held[warp][h];
+    for (int h = 0; h < kHolds; ++h) held_key_[h] = net.held[block_][warp][h];
   }
 
-  __device__ void load() {
-    clear_operands();
-    for (int e = 0; e < args_.edge_count; ++e) {
-      if (net_.edges[e].w != nullptr) load_weights(net_.edges[e]);
-    }
-    __syncthreads();  // before zeros are written over
-    each_slot_once([this](int, Network::Slot at) { load_state(at); });
-    cu::wait_for_fetched();
-    __syncthreads();
-  }
-
-  /// All predictions at the start, stage by stage, where they are not there yet.
+  /// Weights, and all predictions at the start, stage by stage, where they are not there yet.
   __device__ void begin() {
+    clear_operands();
 #pragma unroll 1
-    for (int stage = 1; stage <= args_.stages; ++stage) {
-      each_slot_once([this, stage](int, Network::Slot at) {
-        const Network::Node& node = net_.nodes[at.node];
-#pragma unroll 1
-        for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
-          if (net_.predictions[p].stage == stage) begin(at, p);
-        }
-      });
-      __syncthreads();
+    for (int e = 0; e < args_.edge_count; ++e) {
+      const Network::Edge& edge = net_.edges[e];
+      if (edge.w == nullptr) continue;
+      load_weights(edge);
+      load_biases(edge);
     }
-#pragma unroll
-    for (int h = 0; h < kHeld; ++h) {  // not earlier, so that registers are free for what comes before
-      if (held_key_[h] != kNoProduct) load_held(h);
-    }
-  }
-
-  /// In the first nothing has moved yet.
-  template <bool first>
-  __device__ void step() {
-    each_slot([this](int s) { compare<first>(s); });
-    __syncthreads();
-    each_slot([this](int s) { move(s); });
-    __syncthreads();
-  }
-
-  /// What the last move has led to: values, and, where they are wanted, errors.
-  __device__ void store() {
-    each_slot_once([this](int s, Network::Slot at) {
-      const Network::Node& node = net_.nodes[at.node];
-      Four dx;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) dx[i] = s == 0 ? dx_[0][i] : dx_[1][i];
-      if (node.moves != 0) store_values(at, dx);
+    meet_all();  // before zeros are written over, by blocks that have begun
 #pragma unroll 1
-      for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
-        if (net_.predictions[p].delta != nullptr) store_errors(at, p, dx);
+    for (int stage = 0; stage <= args_.stages; ++stage) {
+#pragma unroll 1
+      for (int s = 0; s < slots; ++s) {
+        const Network::Slot at = s == 0 ? slots_[0] : slots_[slots - 1];
+        if (at.node >= 0) begin(at, s, stage);
       }
-    });
-    __syncthreads();
-    add_energies();
+      if (stage == 0) {
+        cu::wait_for_fetched();
+        __syncthreads();
+        if constexpr (kRoomy) hold();
+      }
+      meet(stage);
+    }
+    if constexpr (!kRoomy) hold();
+  }
+
+  /// All steps, and what the last move has led to: values, and, where they are wanted, errors.
+  __device__ void settle() {
+#pragma unroll 1
+    for (int t = 0;; ++t) {
+      each_slot([this, t](int s) { compare(s, t > 0, t == args_.steps); });
+      if (t == args_.steps) break;
+      meet(kErrors);
+      each_slot([this](int s) { move(s); });
+      meet(kMoves);
+    }
+    meet_all();
+    if (block_ == 0) add_energies();
   }
 
  private:
+  static constexpr int kThreads = warps * kWarp;
+  static constexpr bool kRoomy = warps <= kWarps / 2;  // registers for what is held from the start on
+  static constexpr int kHolds = kRoomy ? kHeld : 1;
+
   template <class Body>
   __device__ void each_slot(Body body) {
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
+    for (int s = 0; s < slots; ++s) {
       if (slots_[s].node >= 0) body(s);
     }
   }
-  static_assert(kSlots == 2);
-  template <class Body>
-  __device__ void each_slot_once(Body body) const {
-#pragma unroll 1
-    for (int s = 0; s < kSlots; ++s) {
-      const Network::Slot at{s == 0 ? slots_[0].node : slots_[1].node, s == 0 ? slots_[0].first : slots_[1].first};
-      if (at.node >= 0) body(s, at);
+  static_assert(slots == 1 || slots == 2);
+
+  /// The i-th block after this one; there are two or four.
+  __device__ unsigned other(int i) const { return static_cast<unsigned>((block_ + i) & (args_.team - 1)); }
+  __device__ void meet_all() const {
+#if __CUDA_ARCH__ >= 900
+    if (args_.team > 1) return cooperative_groups::this_cluster().sync();
+#endif
+    __syncthreads();
+  }
+  /// What warps with tiles have sent is there for all of them. Whoever has what all have sent knows as well that
+  /// they no longer read what was there before: each sends after it has read. So that nobody is two meetings ahead of
+  /// a block that has nothing to send, and its bytes are counted for the wrong one, each block sends a word as well.
+  __device__ void meet(int meeting) {
+#if __CUDA_ARCH__ >= 900
+    if (args_.team > 1) {
+      if (slots_[0].node < 0) return;
+      cu::Barrier& arrived = arrived_[meetings_ % 2];
+      if (threadIdx.x == 0) {
+        arrived.expect_and_arrive(net_.expected[block_][meeting]);
+        for (int i = 1; i < args_.team; ++i) cu::store_there(there_ + block_, 0, other(i), &arrived);
+      }
+      cu::meet(net_.busy[block_] * kWarp);
+      arrived.wait(meetings_ / 2 % 2);
+      ++meetings_;
+      return;
     }
+#endif
+    __syncthreads();
   }
-  __device__ static std::int64_t row() { return std::int64_t{blockIdx.x} * kSamples; }
-  /// body(i, row, column): for each of a thread's entries of a tile.
-  template <class Body>
-  __device__ void each_entry(int first, Body body) const {
+
+  // A lane has entries lane / 4 and 8 more of samples 2 (lane % 4) and the next, as products give them; turned, it has
+  // four entries from 4 (lane % 4) on of sample lane / 4, as they lie in memory.
+
+  __device__ float4 turned(const Four& values) const {
+    constexpr int kStride = kTurned / kSamples;
+    __syncwarp();
 #pragma unroll
-    for (int i = 0; i < 4; ++i) body(i, row() + lane_ % 4 * 2 + i % 2, first + lane_ / 4 + i / 2 * 8);
+    for (int i = 0; i < 4; ++i) {
+      turning_[(lane_ % 4 * 2 + i % 2) * kStride + lane_ / 4 + i / 2 * 8] = values[i];
+    }
+    __syncwarp();
+    return *reinterpret_cast<const float4*>(turning_ + lane_ / 4 * kStride + lane_ % 4 * 4);
   }
-  __device__ Four read(const float* from, std::int64_t ld, int first, int n) const {
+  __device__ Four turned_back(const float4& values) const {
+    constexpr int kStride = kTurned / kSamples;
+    __syncwarp();
+    *reinterpret_cast<float4*>(turning_ + lane_ / 4 * kStride + lane_ % 4 * 4) = values;
+    __syncwarp();
     Four result;
-    each_entry(first, [&](int i, std::int64_t row, int col) {
-      result[i] = col < n ? from[min(row, args_.rows - 1) * ld + col] : 0.0F;
-    });
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      result[i] = turning_[(lane_ % 4 * 2 + i % 2) * kStride + lane_ / 4 + i / 2 * 8];
+    }
     return result;
   }
-  __device__ void write(float* to, std::int64_t ld, int first, int n, const Four& values) const {
-    each_entry(first, [&](int i, std::int64_t row, int col) {
-      if (col < n && row < args_.rows) to[row * ld + col] = values[i];
-    });
+  /// A lane's turned entries; zeros behind the n-th.
+  __device__ float4 get(const Network::Floats& from, int first, int n) const {
+    const int col = first + lane_ % 4 * 4;
+    const float* const at = from.data + min(row_ + lane_ / 4, args_.rows - 1) * from.ld + col;
+    if (from.packs != 0 && col + 4 <= n) return *reinterpret_cast<const float4*>(at);
+    return {col < n ? at[0] : 0.0F, col + 1 < n ? at[1] : 0.0F, col + 2 < n ? at[2] : 0.0F, col + 3 < n ? at[3] : 0.0F};
   }
-  __device__ void narrow(const cu::Narrow& to, int first, int n, const Four& values) const {
-    each_entry(first, [&](int i, std::int64_t row, int col) {
-      if (col < n && row < args_.rows) to(row, col, values[i]);
-    });
+  __device__ Four read(const Network::Floats& from, int first, int n) const { return turned_back(get(from, first, n)); }
+  __device__ void put(const Network::Floats& to, int first, int n, const float4& values) const {
+    const int col = first + lane_ % 4 * 4;
+    const std::int64_t row_of = row_ + lane_ / 4;
+    if (to.data == nullptr || row_of >= args_.rows) return;
+    float* const at = to.data + row_of * to.ld + col;
+    if (to.packs != 0 && col + 4 <= n) {
+      *reinterpret_cast<float4*>(at) = values;
+      return;
+    }
+    if (col < n) at[0] = values.x;
+    if (col + 1 < n) at[1] = values.y;
+    if (col + 2 < n) at[2] = values.z;
+    if (col + 3 < n) at[3] = values.w;
+  }
+  __device__ void put(const Network::Operands& to, int first, int n, float4 values) const {
+    const int col = first + lane_ % 4 * 4;
+    const std::int64_t row_of = row_ + lane_ / 4;
+    if (to.data == nullptr || row_of >= args_.rows) return;
+    const float all[4] = {to.scale * values.x, to.scale * values.y, to.scale * values.z, to.scale * values.w};
+    watch(all, to.overflow);
+    const uint2 bits{cu::pair(all[0], all[1], Operand{}), cu::pair(all[2], all[3], Operand{})};
+    std::uint16_t* const at = to.data + row_of * to.ld + col;
+    if (to.packs != 0 && col + 4 <= n) {
+      *reinterpret_cast<uint2*>(at) = bits;
+      return;
+    }
+    if (col < n) at[0] = static_cast<std::uint16_t>(bits.x);
+    if (col + 1 < n) at[1] = static_cast<std::uint16_t>(bits.x >> 16);
+    if (col + 2 < n) at[2] = static_cast<std::uint16_t>(bits.y);
+    if (col + 3 < n) at[3] = static_cast<std::uint16_t>(bits.y >> 16);
+  }
+  /// Tells if one of them does not fit.
+  __device__ static void watch(const float (&scaled)[4], double* overflow) {
+    if constexpr (std::is_same_v<Operand, __half>) {
+      constexpr float kTooLarge = 65520;  // what rounds to infinity
+      const float largest = fmaxf(fmaxf(fabsf(scaled[0]), fabsf(scaled[1])), fmaxf(fabsf(scaled[2]), fabsf(scaled[3])));
+      if (largest >= kTooLarge && !isinf(largest)) *overflow = 1.0;  // whoever writes, writes the same
+    }
   }
   /// A thread's state of the tile that begins at `first`; further sets are kWarp apart.
   template <int sets>
@@ -444,41 +578,50 @@ class Slice {
   __device__ static float4 packed(const Four& v) { return {v[0], v[1], v[2], v[3]}; }
 
   __device__ void clear_operands() {
+#pragma unroll 1
     for (int e = 0; e < args_.edge_count; ++e) {
       const Network::Edge& edge = net_.edges[e];
       if (edge.w == nullptr) continue;
-      const int count = 2 * kSamples * args_.stride;  // forward and back, beside each other
+      const int count = 2 * kSamples * args_.stride / 8;  // forward and back, beside each other
 #pragma unroll 1
-      for (int i = threadIdx.x; i < count / 2; i += kThreads) {
-        reinterpret_cast<unsigned*>(operands_ + edge.forward_at)[i] = 0;
+      for (int i = threadIdx.x; i < count; i += kThreads) {
+        reinterpret_cast<uint4*>(operands_ + edge.forward_at)[i] = {};
       }
     }
   }
 
   __device__ void load_weights(const Network::Edge& edge) {
-    const auto* from = static_cast<const Operand*>(edge.w);
-    Operand* to = operands_ + edge.w_at;
     using Eight = cu::Pack<Operand, 8>;
-    const bool whole = edge.w_ld % 8 == 0 && reinterpret_cast<std::uintptr_t>(from) % sizeof(Eight) == 0;
-    const int packs = edge.squares_in * 2, count = edge.squares_out * kTile * packs;
+    const auto* const weights = static_cast<const Operand*>(edge.w);
+    const std::int64_t ld = edge.w_ld;
+    const int out = edge.out, in = edge.in, stride = edge.w_stride, end = edge.squares_out * kTile;
+    const unsigned packs = edge.squares_in * 2U, at_once = kThreads / packs;
+    const int col = static_cast<int>(threadIdx.x % packs * 8);
+    int row = static_cast<int>(threadIdx.x / packs);
+    if (row >= static_cast<int>(at_once)) return;
+    const Operand* from = weights + row * ld + col;
+    Operand* to = operands_ + edge.w_at + row * stride + col;
+    const bool runs = ld % 8 == 0 && reinterpret_cast<std::uintptr_t>(weights) % sizeof(Eight) == 0;
+    const auto next = [&] { row += at_once, from += at_once * ld, to += at_once * stride; };
+    if (runs && col + 8 <= in) {
+#pragma unroll 4
+      for (; row < out; next()) cu::fetch(reinterpret_cast<Eight*>(to), reinterpret_cast<const Eight*>(from));
+    }
 #pragma unroll 1
-    for (int i = threadIdx.x; i < count; i += kThreads) {
-      const int row = i / packs, col = i % packs * 8;
-      auto* run = reinterpret_cast<Eight*>(to + row * edge.w_stride + col);
-      if (whole && row < edge.out && col + 8 <= edge.in) {
-        cu::fetch(run, reinterpret_cast<const Eight*>(from + row * edge.w_ld + col));
-        continue;
-      }
+    for (; row < end; next()) {
 #pragma unroll 1
-      for (int k = 0; k < 8; ++k) {
-        const bool inside = row < edge.out && col + k < edge.in;
-        run->items[k] = inside ? from[row * edge.w_ld + col + k] : Operand(0.0F);
-      }
+      for (int k = 0; k < 8; ++k) to[k] = row < out && col + k < in ? from[k] : Operand(0.0F);
     }
   }
+  __device__ void load_biases(const Network::Edge& edge) {
+    if (edge.bias_at < 0) return;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < edge.out; i += kThreads) cu::fetch(bias(edge) + i, edge.bias + i);
+  }
+  __device__ float* bias(const Network::Edge& edge) const { return reinterpret_cast<float*>(state_ + edge.bias_at); }
 
   /// Where the activation begins, with what it gives there, which is returned, and its slope.
-  __device__ Four begin_activation(float4* at, const Four& x) const {
+  __device__ static Four begin_activation(float4* at, const Four& x) {
     Four value, slope;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -492,71 +635,59 @@ class Slice {
     return value;
   }
 
-  /// What edges that leave a node will want of the value that it begins with.
-  __device__ void begin_leaving(Network::Slot at, const Four& x) const {
+  /// What begins at a stage: predictions, and the value that one of them gives the node. At stage 0 those that are
+  /// there, and the values of the other nodes.
+  __device__ void begin(Network::Slot at, int s, int stage) const {
     const Network::Node& node = net_.nodes[at.node];
+    const int n = node.n;
+    Four value = {};
 #pragma unroll 1
-    for (int i = node.leaving_begin; i < node.leaving_end; ++i) {
-      const Network::Edge& edge = net_.edges[net_.leaving[i]];
-      const bool mapped = edge.before != Activation::identity;
-      const Four value = mapped ? begin_activation(state<kSets>(edge.before_at, at.first), x) : x;
-      if (args_.stages > 0) send(edge.forward_at, at.first, value, 1);
-    }
-  }
-
-  __device__ void load_state(Network::Slot at) const {
-    const Network::Node& node = net_.nodes[at.node];
-#pragma unroll 1
-    for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
+    for (int p = at.predictions_begin; p < at.predictions_end; ++p) {
       const Network::Prediction& prediction = net_.predictions[p];
-      if (prediction.start != nullptr) {
-        *state<1>(prediction.start_at, at.first) =
-            packed(read(prediction.start, prediction.start_ld, at.first, node.n));
-      }
+      if (prediction.stage != stage) continue;
+      Four mu = {};
 #pragma unroll 1
       for (int e = prediction.edges_begin; e < prediction.edges_end; ++e) {
         const Network::Edge& edge = net_.edges[e];
-        if (edge.after == Activation::identity || (prediction.stage > 0 && e < prediction.moving_end)) continue;
-        begin_activation(state<kSets>(edge.after_at, at.first), read(edge.z, edge.z_ld, at.first, edge.out));
-      }
-    }
-    if (node.begins == 0 && node.leaving_begin < node.leaving_end) {
-      begin_leaving(at, read(node.x, node.x_ld, at.first, node.n));
-    }
-  }
-
-  /// A prediction at the start.
-  __device__ void begin(Network::Slot at, int p) const {
-    const Network::Node& node = net_.nodes[at.node];
-    const Network::Prediction& prediction = net_.predictions[p];
-    Four mu = {};
-#pragma unroll 1
-    for (int e = prediction.edges_begin; e < prediction.edges_end; ++e) {
-      const Network::Edge& edge = net_.edges[e];
-      float4* after = state<kSets>(edge.after_at, at.first);
-      Four z;
-      if (e < prediction.moving_end) {
-        z = multiply<false>(edge, at.first);
-        each_entry(at.first, [&](int i, std::int64_t, int col) {
-          z[i] = fmaf(edge.gain, z[i], edge.bias != nullptr && col < node.n ? edge.bias[col] : 0.0F);
-        });
-        if (edge.after != Activation::identity) z = begin_activation(after, z);
-      } else if (edge.after == Activation::identity) {
-        z = read(edge.z, edge.z_ld, at.first, node.n);
-      } else {
-        z = four(after[kWarp]);
-      }
-      each_entry(at.first, [&](int i, std::int64_t, int col) { mu[i] += col < node.n ? z[i] : 0.0F; });
-    }
-    if (prediction.makes != 0) {
-      write(node.x, node.x_ld, at.first, node.n, mu);
-      return begin_leaving(at, mu);
-    }
-    Four error = read(node.x, node.x_ld, at.first, node.n);
+        Four z;
+        if (stage > 0 && e < prediction.moving_end) {
+          z = kRoomy ? multiply<false>(e, s, at.first) : multiply<false>(edge, at.first);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) error[i] -= mu[i];
-    *state<1>(prediction.start_at, at.first) = packed(error);
-    add_squares(energies_ + kMostTiles * kSamples, prediction.tile_at + at.first / kTile, error);
+          for (int i = 0; i < 4; ++i) {
+            const int col = at.first + lane_ / 4 + i / 2 * 8;
+            z[i] = fmaf(edge.gain, z[i], edge.bias_at >= 0 && col < n ? bias(edge)[col] : 0.0F);
+          }
+        } else if (stage > 0 || edge.after_at >= 0) {
+          z = read(edge.z, at.first, n);
+        } else {
+          continue;
+        }
+        if (edge.after_at >= 0) z = begin_activation(state<kSets>(edge.after_at, at.first), z);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) mu[i] += at.first + lane_ / 4 + i / 2 * 8 < n ? z[i] : 0.0F;
+      }
+      if (prediction.makes != 0) {
+        put(node.x, at.first, n, turned(mu));
+        value = mu;
+      } else if (stage > 0) {
+        Four error = read(node.x, at.first, n);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) error[i] -= mu[i];
+        *state<1>(prediction.start_at, at.first) = packed(error);
+        add_squares(energies_ + kMostTiles * kSamples, prediction.tile_at + at.first / kTile, error);
+      } else if (prediction.start.data != nullptr) {
+        *state<1>(prediction.start_at, at.first) = packed(read(prediction.start, at.first, n));
+      }
+    }
+    if (node.begins != stage || at.leaving_begin == at.leaving_end) return;
+    if (stage == 0) value = read(node.x, at.first, n);
+#pragma unroll 1
+    for (int i = at.leaving_begin; i < at.leaving_end; ++i) {
+      const Network::Edge& edge = net_.edges[net_.leaving[i]];
+      Four sent = value;
+      if (edge.before_at >= 0) sent = begin_activation(state<kSets>(edge.before_at, at.first), value);
+      if (args_.stages > 0) send(edge.forward_at, at.first, sent, 1);
+    }
   }
 
   /// How far an activation is from where it began after a change by `dx`, and its slope.
@@ -584,17 +715,22 @@ class Slice {
     const int key = held_key_[h], s = key % kSlots;
     const bool back = key / kSlots % 2 != 0;
     const Network::Edge& edge = net_.edges[key / (2 * kSlots)];
-    const int first = s == 0 ? slots_[0].first : slots_[1].first;
-    const int squares = back ? edge.squares_out : edge.squares_in;
+    const int first = s == 0 ? slots_[0].first : slots_[slots - 1].first;
+    const int squares = back ? edge.squares_out : edge.squares_in, step = back ? kTile * edge.w_stride : kTile;
+    const Operand* const begin = back ? square<true>(edge, first) : square<false>(edge, first);
 #pragma unroll
     for (int k = 0; k < kHeldSquares; ++k) {
       held_[h][k][0] = held_[h][k][1] = held_[h][k][2] = held_[h][k][3] = 0;
       if (k >= squares) continue;
-      if (back) {
-        cu::load_square<true>(held_[h][k], square<true>(edge, first) + k * kTile * edge.w_stride);
-      } else {
-        cu::load_square<false>(held_[h][k], square<false>(edge, first) + k * kTile);
-      }
+      back ? cu::load_square<true>(held_[h][k], begin + k * step)
+           : cu::load_square<false>(held_[h][k], begin + k * step);
+    }
+  }
+
+  __device__ void hold() {
+#pragma unroll
+    for (int h = 0; h < kHolds; ++h) {
+      if (held_key_[h] != kNoProduct) load_held(h);
     }
   }
 
@@ -636,31 +772,39 @@ class Slice {
     }
     return sum_of(sums);
   }
-  /// The same, with weights from registers where they are there.
+  /// The same for a warp's tile, with weights from registers where they are there.
   template <bool back>
-  __device__ Four multiply_in_step(int e, int s) const {
+  __device__ Four multiply(int e, int s, int first) const {
     const Network::Edge& edge = net_.edges[e];
     const int key = product_key(e, back, s);
     const Operand* columns = operands_ + (back ? edge.back_at : edge.forward_at) + column_;
     if (key == held_key_[0]) return multiply_held(0, columns);
-    if (key == held_key_[1]) return multiply_held(1, columns);
-    return multiply<back>(edge, slots_[s].first);
+    if constexpr (kHolds > 1) {
+      if (key == held_key_[1]) return multiply_held(1, columns);
+    }
+    return multiply<back>(edge, first);
   }
 
-  /// Leaves what is to be multiplied for others, times `scale`.
+  /// Leaves what is to be multiplied, times `scale`, for all of the team.
   __device__ void send(int at, int first, const Four& values, float scale) const {
-    Operand* to = operands_ + at + entry_ + first;
-    float largest = 0;
+    Operand* const to = operands_ + at + entry_ + first;
+    float scaled[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float scaled = scale * values[i];
-      largest = fmaxf(largest, fabsf(scaled));
-      to[i % 2 * args_.stride + i / 2 * 8] = Operand(scaled);
+    for (int i = 0; i < 4; ++i) scaled[i] = scale * values[i];
+    watch(scaled, args_.overflow);
+    // A lane has an entry of two samples, and gets two entries of a sample, which lie beside each other.
+    const unsigned low = cu::turned(cu::pair(scaled[0], scaled[1], Operand{}));
+    const unsigned high = cu::turned(cu::pair(scaled[2], scaled[3], Operand{}));
+    *reinterpret_cast<unsigned*>(to) = low;
+    *reinterpret_cast<unsigned*>(to + 8) = high;
+#if __CUDA_ARCH__ >= 900
+#pragma unroll
+    for (int i = 1; i < kTeam; ++i) {
+      if (i >= args_.team) continue;
+      cu::store_there(to, low, other(i), &arrived_[meetings_ % 2]);
+      cu::store_there(to + 8, high, other(i), &arrived_[meetings_ % 2]);
     }
-    if constexpr (std::is_same_v<Operand, __half>) {
-      constexpr float kTooLarge = 65520;                                   // what rounds to infinity
-      if (largest >= kTooLarge && !isinf(largest)) *args_.overflow = 1.0;  // whoever writes, writes the same
-    }
+#endif
   }
 
   // --- a step ---
@@ -670,7 +814,7 @@ class Slice {
     const float by = edge.gain * args_.down;
 #pragma unroll
     for (int i = 0; i < 4; ++i) z[i] *= by;
-    if (edge.after != Activation::identity) {
+    if (edge.after_at >= 0) {
       float4* at = state<kSets>(edge.after_at, first);
       Four change;
       follow(at, z, change, slope);
@@ -683,37 +827,42 @@ class Slice {
     for (int i = 0; i < 4; ++i) error[i] -= z[i];
   }
 
-  template <bool first_step>
-  __device__ void compare(int s) {
-    const auto [v, first] = slots_[s];
-    const Network::Node& node = net_.nodes[v];
+  /// Errors, and what they send back; or, the `last` time, values and the errors that are wanted, to memory.
+  __device__ __forceinline__ void compare(int s, bool moved, bool last) {
+    const int first = slots_[s].first;
+    if (last) store_values(slots_[s], dx_[s]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) velocity_[s][i] *= args_.momentum;
-    for (int p = node.predictions_begin; p < node.predictions_end; ++p) {
+#pragma unroll 1
+    for (int p = slots_[s].predictions_begin; p < slots_[s].predictions_end; ++p) {
       const Network::Prediction& prediction = net_.predictions[p];
-      const int begin = prediction.edges_begin, end = prediction.moving_end;
+      const int start_at = prediction.start_at, begin = prediction.edges_begin, end = prediction.moving_end;
+      const float precision = prediction.precision;
       const bool several = end - begin > 1;
-      Four delta = {}, slope;
+      if (last && prediction.delta.data == nullptr) continue;
+      Four delta = {}, slope = {{1, 1, 1, 1}};
+#pragma unroll 1
       for (int e = begin; e < end; ++e) {
-        if constexpr (first_step) {
-          const Network::Edge& edge = net_.edges[e];
-          const bool bare = edge.after == Activation::identity;
-          slope = bare ? Four{{1, 1, 1, 1}} : four(state<kSets>(edge.after_at, first)[2 * kWarp]);
-        } else {
-          subtract(net_.edges[e], first, several, multiply_in_step<false>(e, s), delta, slope);
-        }
+        const Four z = moved ? multiply<false>(e, s, first) : Four{};
+        subtract(net_.edges[e], first, several, z, delta, slope);
       }
-      const Four start = prediction.start_at >= 0 ? four(*state<1>(prediction.start_at, first)) : Four{};
+      const Four start = start_at >= 0 ? four(*state<1>(start_at, first)) : Four{};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) delta[i] += dx_[s][i] + start[i];
+      if (last) {
+        store_errors(slots_[s], prediction, delta, slope);
+        continue;
+      }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        delta[i] = prediction.precision * (delta[i] + dx_[s][i] + start[i]);
+        delta[i] *= precision;
         velocity_[s][i] += delta[i];
       }
+#pragma unroll 1
       for (int e = begin; e < end; ++e) {
         const Network::Edge& edge = net_.edges[e];
         if (several) {
-          const bool bare = edge.after == Activation::identity;
-          slope = bare ? Four{{1, 1, 1, 1}} : four(state<kSets>(edge.after_at, first)[3 * kWarp]);
+          slope = edge.after_at < 0 ? Four{{1, 1, 1, 1}} : four(state<kSets>(edge.after_at, first)[3 * kWarp]);
         }
         Four dz;
 #pragma unroll
@@ -724,15 +873,15 @@ class Slice {
   }
 
   __device__ void move(int s) {
-    const auto [v, first] = slots_[s];
-    const Network::Node& node = net_.nodes[v];
-    if (node.moves == 0) return;
-    for (int l = node.leaving_begin; l < node.leaving_end; ++l) {
+    const int first = slots_[s].first, begin = slots_[s].leaving_begin, end = slots_[s].leaving_end;
+    if (net_.nodes[slots_[s].node].moves == 0) return;
+#pragma unroll 1
+    for (int l = begin; l < end; ++l) {
       const int e = net_.leaving[l];
       const Network::Edge& edge = net_.edges[e];
-      Four back = multiply_in_step<true>(e, s);
+      Four back = multiply<true>(e, s, first);
       const float by = -edge.gain * args_.down;
-      if (edge.before != Activation::identity) {
+      if (edge.before_at >= 0) {
         const Four slope = four(state<kSets>(edge.before_at, first)[3 * kWarp]);
 #pragma unroll
         for (int i = 0; i < 4; ++i) back[i] *= slope[i];
@@ -742,10 +891,11 @@ class Slice {
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) dx_[s][i] = fmaf(-args_.rate, velocity_[s][i], dx_[s][i]);
-    for (int l = node.leaving_begin; l < node.leaving_end; ++l) {
+#pragma unroll 1
+    for (int l = begin; l < end; ++l) {
       const Network::Edge& edge = net_.edges[net_.leaving[l]];
       Four a = dx_[s];
-      if (edge.before != Activation::identity) {
+      if (edge.before_at >= 0) {
         float4* at = state<kSets>(edge.before_at, first);
         Four slope;
         follow(at, dx_[s], a, slope);
@@ -759,39 +909,38 @@ class Slice {
 
   __device__ void store_values(Network::Slot at, const Four& dx) const {
     const Network::Node& node = net_.nodes[at.node];
-    Four whole = read(node.x, node.x_ld, at.first, node.n);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) whole[i] += dx[i];
-    write(node.dx, node.dx_ld, at.first, node.n, dx);
-    if (node.whole != nullptr) write(node.whole, node.whole_ld, at.first, node.n, whole);
-    narrow(node.narrow, at.first, node.n, dx);
-    narrow(node.narrow_whole, at.first, node.n, whole);
+    const int n = node.n;
+    if (node.moves == 0) return;
+    const float4 change = turned(dx);
+    float4 whole = get(node.x, at.first, n);
+    whole = {whole.x + change.x, whole.y + change.y, whole.z + change.z, whole.w + change.w};
+    put(node.dx, at.first, n, change);
+    put(node.whole, at.first, n, whole);
+    put(node.narrow, at.first, n, change);
+    put(node.narrow_whole, at.first, n, whole);
   }
 
-  __device__ void store_errors(Network::Slot at, int p, const Four& dx) const {
-    const Network::Prediction& prediction = net_.predictions[p];
+  __device__ void store_errors(Network::Slot at, const Network::Prediction& prediction, Four error, Four slope) const {
     const int n = net_.nodes[at.node].n;
-    Four delta = {}, slope;
-#pragma unroll 1
-    for (int e = prediction.edges_begin; e < prediction.moving_end; ++e) {
-      subtract(net_.edges[e], at.first, false, multiply<false>(net_.edges[e], at.first), delta, slope);
-    }
-    const Four start = prediction.start_at >= 0 ? four(*state<1>(prediction.start_at, at.first)) : Four{};
-    each_entry(at.first,
-               [&](int i, std::int64_t, int col) { delta[i] = col < n ? delta[i] + dx[i] + start[i] : 0.0F; });
-    add_squares(energies_, prediction.tile_at + at.first / kTile, delta);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) delta[i] *= prediction.precision;
-    write(prediction.delta, prediction.delta_ld, at.first, n, delta);
-    if (prediction.dz != nullptr) {
+    for (int i = 0; i < 4; ++i) {
+      if (at.first + lane_ / 4 + i / 2 * 8 >= n) error[i] = 0;
+    }
+    add_squares(energies_, prediction.tile_at + at.first / kTile, error);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) error[i] *= prediction.precision;
+    float4 wanted = turned(error);
+    put(prediction.delta, at.first, n, wanted);
+    if (prediction.dz.data != nullptr) {
       if (prediction.moving_end == prediction.edges_begin) {  // its edge does not change
         slope = four(state<kSets>(net_.edges[prediction.edges_begin].after_at, at.first)[2 * kWarp]);
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) delta[i] *= slope[i];
-      write(prediction.dz, prediction.dz_ld, at.first, n, delta);
+      for (int i = 0; i < 4; ++i) error[i] *= slope[i];
+      wanted = turned(error);
+      put(prediction.dz, at.first, n, wanted);
     }
-    narrow(prediction.narrow, at.first, n, delta);
+    put(prediction.narrow, at.first, n, wanted);
   }
 
   /// A tile's part of a prediction's energy, for each sample.
@@ -813,7 +962,7 @@ class Slice {
     const int which = static_cast<int>(threadIdx.x) / kSamples, sample = static_cast<int>(threadIdx.x) % kSamples;
     const bool start = which >= kMostOf;
     const int p = start ? which - kMostOf : which;
-    if (p >= args_.prediction_count || row() + sample >= args_.rows) return;
+    if (p >= args_.prediction_count || row_ + sample >= args_.rows) return;
     const Network::Prediction& prediction = net_.predictions[p];
     double* to = start ? prediction.energy_start : prediction.energy;
     if (to == nullptr) return;
@@ -821,40 +970,55 @@ class Slice {
     const double* energies = energies_ + (start ? kMostTiles * kSamples : 0) + prediction.tile_at * kSamples;
     const int tiles = squares_of(net_.nodes[prediction.node].n);
     for (int tile = 0; tile < tiles; ++tile) sum += energies[tile * kSamples + sample];
-    to[row() + sample] = 0.5 * double(prediction.precision) * sum;
+    to[row_ + sample] = 0.5 * double(prediction.precision) * sum;
   }
 
-  const Network &net_, &args_;
+  const Network& net_;
+  const Numbers& args_;
   float4* state_;
   Operand* operands_;
+  float* turning_;
   double* energies_;
-  int lane_, column_, entry_;  // and its places among operands that are multiplied, and that it sends
-  Network::Slot slots_[kSlots];
-  Four dx_[kSlots], velocity_[kSlots];
-  int held_key_[kHeld];
-  unsigned held_[kHeld][kHeldSquares][4];
+  cu::Barrier* arrived_;
+  unsigned* there_;
+  int lane_, block_;
+  std::int64_t row_;    // the first sample
+  int column_, entry_;  // its places among operands that are multiplied, and that it sends
+  unsigned meetings_ = 0;
+  Network::Slot slots_[slots];
+  Four dx_[slots], velocity_[slots];
+  int held_key_[kHolds];
+  unsigned held_[kHolds][kHeldSquares][4];
 };
 
-template <class Operand, Activation f>
-__global__ void __launch_bounds__(kThreads, 1) settle_warps_kernel(const __grid_constant__ Network net) {
+template <class Operand, Activation f, int warps, int slots>
+__global__ void __launch_bounds__(warps* kWarp, 1)
+    settle_warps_kernel(const __grid_constant__ Numbers numbers, const Network* net) {
   extern __shared__ float4 memory[];
   __shared__ Network here;
   __shared__ double energies[2 * kMostTiles * kSamples];
+  __shared__ float4 turning[warps * kTurned / 4];
+  __shared__ cu::Barrier arrived[2];
+  __shared__ unsigned there[kTeam];
   static_assert(sizeof(Network) % sizeof(double) == 0);
-  constexpr int kWords = sizeof(Network) / sizeof(double);
-#pragma unroll 8
-  for (int i = threadIdx.x / kWarp; i < kWords; i += kWarps) {  // a warp reads one argument at a time, as in settle
-    const double word = reinterpret_cast<const double*>(&net)[i];
-    if (threadIdx.x % kWarp == 0) reinterpret_cast<double*>(&here)[i] = word;
+  for (std::size_t i = threadIdx.x; i < sizeof(Network) / sizeof(double); i += warps * kWarp) {
+    reinterpret_cast<double*>(&here)[i] = reinterpret_cast<const double*>(net)[i];
   }
   __syncthreads();
-  Slice<Operand, f> slice(here, net, memory, energies);
-  slice.load();
+  double* first = energies;
+#if __CUDA_ARCH__ >= 900
+  if (numbers.team > 1) {
+    first = cooperative_groups::this_cluster().map_shared_rank(energies, 0);
+    if (threadIdx.x == 0) {
+      for (cu::Barrier& barrier : arrived) barrier.init(1);
+      cu::show_barriers();
+    }
+  }
+#endif
+  Slice<Operand, f, warps, slots> slice(here, numbers, memory, reinterpret_cast<float*>(turning), first, arrived,
+                                        there);
   slice.begin();
-  slice.template step<true>();
-#pragma unroll 1
-  for (int t = 1; t < net.steps; ++t) slice.template step<false>();
-  slice.store();
+  slice.settle();
 }
 
 std::size_t bytes_of(const Network& net) {
@@ -863,18 +1027,49 @@ std::size_t bytes_of(const Network& net) {
 }
 
 bool fits(const Network& net, CudaContext& context) {
-  constexpr std::size_t kStatic = sizeof(Network) + sizeof(double) * 2 * kMostTiles * kSamples + 1024;
+  constexpr std::size_t kStatic =
+      sizeof(Network) + sizeof(double) * 2 * kMostTiles * kSamples + sizeof(float) * kWarps * kTurned + 1024;
   return bytes_of(net) + kStatic <= cu::block_memory(context);
 }
 
+/// By teams of `team` blocks. With several blocks false, where not all teams are there at once or there are not as
+/// many tiles as blocks, or more than places.
+template <class Operand, Activation f, int warps, int slots>
+bool run_by(unsigned team, Network net, CudaContext& context) {
+  const std::size_t tiles = tiles_of(net).size();
+  if (tiles > std::size_t{team} * warps * slots || (team > 1 && tiles < team)) return false;
+  const auto kernel = settle_warps_kernel<Operand, f, warps, slots>;
+  const auto teams = static_cast<unsigned>((net.rows + kSamples - 1) / kSamples);
+  cudaLaunchAttribute together{};
+  together.id = cudaLaunchAttributeClusterDimension;
+  together.val.clusterDim = {team, 1, 1};
+  const cudaLaunchConfig_t config{.gridDim = dim3(teams * team),
+                                  .blockDim = dim3(warps * kWarp),
+                                  .dynamicSmemBytes = bytes_of(net),
+                                  .stream = context.stream,
+                                  .attrs = &together,
+                                  .numAttrs = team > 1 ? 1U : 0U};
+  PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(config.dynamicSmemBytes)));
+  if (team > 1) {
+    int at_once = 0;
+    PC_CUDA_CHECK(cudaOccupancyMaxActiveClusters(&at_once, kernel, &config));
+    if (teams > static_cast<unsigned>(at_once)) return false;
+  }
+  deal_out(net, static_cast<int>(team), warps, slots);
+  const auto* const kept = static_cast<const Network*>(context.keep(&net, sizeof(Network)));
+  PC_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<const Numbers&>(net), kept));
+  return true;
+}
+
+/// By teams as large as leave room for all of them at once.
 template <class Operand, Activation f>
 void run_with(const Network& net, CudaContext& context) {
-  const std::size_t bytes = bytes_of(net);
-  PC_CUDA_CHECK(cudaFuncSetAttribute(settle_warps_kernel<Operand, f>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     static_cast<int>(bytes)));
-  const auto blocks = static_cast<unsigned>((net.rows + kSamples - 1) / kSamples);
-  settle_warps_kernel<Operand, f><<<blocks, kThreads, bytes, context.stream>>>(net);
-  PC_CUDA_CHECK(cudaGetLastError());
+  static_assert(kTeam == 4);
+  const bool clusters = cu::is_hopper(context);
+  if (clusters && run_by<Operand, f, kWarps / 2, 1>(4, net, context)) return;
+  if (clusters && run_by<Operand, f, kWarps, 1>(2, net, context)) return;
+  run_by<Operand, f, kWarps, kSlots>(1, net, context);
 }
 
 constexpr std::array kActivations = {Activation::identity, Activation::gelu, Activation::tanh, Activation::relu,

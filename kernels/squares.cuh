@@ -47,6 +47,22 @@ __device__ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], uns
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// Two numbers, rounded, as a lane holds operands: the first in the low half.
+__device__ inline unsigned pair(float low, float high, __half) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return reinterpret_cast<const unsigned&>(both);
+}
+__device__ inline unsigned pair(float low, float high, __nv_bfloat16) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const unsigned&>(both);
+}
+/// The transpose of an 8 x 8 square of which lane i holds entries 2 (i % 4) and 2 (i % 4) + 1 of row i / 4.
+__device__ inline unsigned turned(unsigned two) {
+  unsigned result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(two));
+  return result;
+}
+
 /// Two squares' other factors [16, 8], of eight columns that lie beside each other as rows: each lane brings the
 /// address of 8 entries, lane i of row i % 8 from entry 8 (i / 8) on. The first two are the first square's.
 template <class Operand>
