@@ -220,7 +220,8 @@ void add_query(CLI::App& command, QueryOptions& options) {
   command.add_option("--seed", options.seed, "Of noise, random parts and random starts")->check(between(0, kMostSeed));
   command
       .add_option("--out", options.out,
-                  "Beginning of the files' names, or a folder and / (RUN/); only earlier answers are replaced")
+                  "Beginning of the files' names, with or without .png, or a folder and / (RUN/); only earlier "
+                  "answers are replaced")
       ->type_name("PATH");
 }
 

@@ -537,6 +537,7 @@ Query::Settled Query::settle_again(const Said& said, NodeId read, const Truth& t
     if (fills) settled.answer = (said.known.array() != 0).select(said.values, settled.answer);
     shown.values = settled.answer;
   }
+  settled.shown = repeat;
   return settled;
 }
 
@@ -663,6 +664,7 @@ void Query::add_settled(QueryResult& result, const Settled& settled) const {
   result.energy = settled.energy;
   result.error = settled.error;
   result.steps = settled.steps;
+  result.shown = settled.shown;
 }
 
 /// What the small nodes hold now; of the label also which class it is.

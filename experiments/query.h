@@ -45,7 +45,7 @@ struct QueryResult {
   std::vector<Strip> values;  // of small nodes: what they answer
   std::vector<Continued> texts;
   std::vector<double> energy, error;  // per sample: before each step and at the end; error: of what was asked for
-  int steps = 0;
+  int steps = 0, shown = 1;           // shown: so often an answer was what was asked next; steps are those of all
 };
 
 /// A run, its data and the network that its checkpoint holds, ready to be asked.
@@ -85,7 +85,7 @@ class Query {
     Rows answer;
     Eigen::VectorXd energies;  // of each row, at the end
     std::vector<double> energy, error;
-    int steps = 0;
+    int steps = 0, shown = 1;
   };
   /// What is said of a node, by rows.
   struct Said {

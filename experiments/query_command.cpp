@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -99,6 +100,17 @@ std::string row_names(const std::vector<Strip>& strips) {
   return text;
 }
 
+/// How the answer came about. Where values begin as predicted and nothing pulls at them, as in an autoencoder, there is
+/// no energy.
+std::string steps_taken(const QueryResult& result) {
+  std::string text = fmt::format("{} {}", result.steps, result.steps == 1 ? "step" : "steps");
+  if (result.shown > 1) text = fmt::format("shown {} times, {} in all", result.shown, text);
+  if (std::any_of(result.energy.begin(), result.energy.end(), [](double energy) { return energy != 0; })) {
+    text += fmt::format(", energy {:.5g} -> {:.5g}", result.energy.front(), result.energy.back());
+  }
+  return text;
+}
+
 Json as_json(const QueryResult& result) {
   Json out;
   out["task"] = result.task;
@@ -125,7 +137,8 @@ int query_command(const QueryOptions& options, const Common& common) {
   Query::check(options, config);
   const fs::path from = trained_weights(options.run, config.learn.select_best);
   const fs::path folder = options.out.empty() ? options.run : options.out;
-  const fs::path stem = options.out.has_filename() ? options.out : folder / Query::stem(options.task);
+  fs::path stem = options.out.has_filename() ? options.out : folder / Query::stem(options.task);
+  if (stem.extension() == ".png") stem.replace_extension();  // the picture's own name was given
   const fs::path arrays = stem.string() + ".h5", picture = stem.string() + ".png";
   check_files(arrays, picture);
   const ExecContext where(config.device);
@@ -146,9 +159,7 @@ int query_command(const QueryOptions& options, const Common& common) {
     return 0;
   }
   fmt::print("{}: {}\n", result.task, result.about);
-  if (!result.energy.empty()) {
-    fmt::print("{} steps, energy {:.5g} -> {:.5g}\n", result.steps, result.energy.front(), result.energy.back());
-  }
+  if (!result.energy.empty()) fmt::print("{}\n", steps_taken(result));
   for (const QueryMeasure& m : result.measured) fmt::print("  {:<40} {:.5g}\n", m.name, m.value);
   const std::size_t shown = std::min<std::size_t>(result.texts.size(), kColumns);
   for (const Continued& text : std::span(result.texts).first(shown)) {

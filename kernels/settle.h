@@ -1,8 +1,8 @@
 // A whole relaxation of a dense network in one kernel, by changes since its start (kernels/change.h). On CUDA, where
 // one block's shared memory holds all weights, each block takes a few samples and goes through every step by itself,
-// without a word to the others; with weights of 16 bits tensor cores multiply, up to eight samples at a time. Larger
-// networks with weights of 16 bits are cut into tiles, which the blocks share and hand over to each other
-// (settle_tiles.h).
+// without a word to the others; with weights of 16 bits tensor cores multiply, up to eight samples at a time, and a few
+// blocks may share these (settle_warps.h). Larger networks with weights of 16 bits are cut into tiles, which the blocks
+// share and hand over to each other (settle_tiles.h).
 #pragma once
 
 #include <algorithm>

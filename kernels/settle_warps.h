@@ -1,5 +1,6 @@
 // The relaxation of kernels/settle.h by tensor cores with little else to wait for: where a network is small enough that
-// each warp of a block owns its values, tiles of 16 entries of a node for eight samples.
+// each warp owns its values, tiles of 16 entries of a node for eight samples. These are shared out over a cluster of
+// four or two blocks, or, where there are more samples than room for clusters, over the warps of one block.
 #pragma once
 
 #include "kernels/settle.h"

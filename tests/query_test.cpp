@@ -564,6 +564,13 @@ TEST_CASE("pc query: one trained graph is asked everything") {
         scratch, {"query", run, "generate", "--count", "3", "--steps", "1", "--out", (scratch / "").string()});
     CHECK(has(result.out, (scratch / "query-generate.png").string() + "  (rows: answer x 3, class means)"));
   }
+  {  // or as --out begins, to which the endings are added; .png may be there
+    const Json out = query({"--clamp", "label=class:3", "--steps", "1", "--out", (scratch / "a.b.png").string()});
+    CHECK(out["picture"] == (scratch / "a.b.png").string());
+    CHECK(out["arrays"] == (scratch / "a.b.h5").string());
+    CHECK(query({"--clamp", "label=class:3", "--steps", "1", "--out", (scratch / "a.b").string()})["picture"] ==
+          (scratch / "a.b.png").string());
+  }
   {  // nothing is replaced but earlier answers: no file of a run, also one that is not there yet, and nobody's own
     const auto refused = [&](const fs::path& out, const std::string& part) {
       const Result result = run_program(scratch, {"query", run, "--clamp", "label=class:3", "--out", out});
@@ -950,6 +957,26 @@ TEST_CASE("pc query: stored pictures and sequences come back") {
       return ask(arguments)["half/recalled"].get<double>();
     };
     CHECK(from("3") >= from("1"));
+    const auto said = [&](const char* repeat) {
+      return run_program(scratch,
+                         {"query", scratch / "r", "recall", "--noise", "0.2", "--steps", "1", "--repeat", repeat})
+          .out;
+    };
+    CHECK(has(said("3"), "\nshown 3 times, 3 steps in all, energy "));
+    CHECK(has(said("1"), "\n1 step, energy "));
+  }
+  SUBCASE("an autoencoder: nothing has to settle, so there is no energy") {
+    train(
+        "name: autoencoder\ndevice: cpu\nthreads: 1\n"
+        "data: {set: glyphs, train: 40, test: 20, limit: 8, batch: 8, validation: 0}\n"
+        "graph:\n  nodes:\n    image: {shape: [784]}\n    hidden: {shape: [16]}\n    copy: {shape: [784]}\n"
+        "  edges:\n    - {from: image, to: hidden, op: [linear, tanh]}\n    - {from: hidden, to: copy, op: linear}\n"
+        "task: {reconstruct: {node: image, copy: copy}}\n"
+        "relax: {schedule: backprop}\nlearn: {epochs: 1, select: last}\nsave: {trace: false}\n");
+    const Result asked = run_program(scratch, {"query", scratch / "r", "recall", "--keep", "half", "--steps", "1"});
+    CAPTURE(asked.err);
+    CHECK(has(asked.out, "\nshown 30 times, 30 steps in all\n"));
+    CHECK(!has(asked.out, "energy"));
   }
   SUBCASE("a sequence") {
     train(
