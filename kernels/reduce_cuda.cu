@@ -29,7 +29,7 @@ struct ShortSums {
     cu::Sum sum;
     bool squares = false;
   };
-  static constexpr std::size_t kMost = 32;
+  static constexpr std::size_t kMost = 16;  // so few that each_row's threads have one column each, as in a sum alone
   std::int64_t count = 0;
   One items[kMost];
 
@@ -52,7 +52,7 @@ template <class T>
 void long_sum(const SumArgs& s, CudaContext& context) {
   constexpr std::int64_t kShortest = 8192;
   const std::int64_t n = s.in.count();
-  const std::int64_t parts = std::clamp<std::int64_t>(n / kShortest, 1, CudaContext::kPartials);
+  const std::int64_t parts = std::min<std::int64_t>(n / kShortest, CudaContext::kPartials);
   const std::int64_t length = (n + parts - 1) / parts;
   const Flat<T> in(s.in);
   double* partials = context.partials();

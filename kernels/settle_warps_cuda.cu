@@ -23,7 +23,7 @@ constexpr int kTeam = 4;                // blocks, at most
 constexpr int kTile = kSettleTile;
 constexpr int kSlots = 2;        // tiles of a warp, at most
 constexpr int kMostTiles = 64;   // of all predictions
-constexpr int kHeld = 2;         // products of a warp whose weights stay in registers,
+constexpr int kHeld = 2;         // products of a warp whose weights stay in registers, where there are so many,
 constexpr int kHeldSquares = 8;  // of so many squares each, at most
 constexpr int kMostOf = 16;      // nodes, predictions, edges
 // When those who work together wait for each other: after the stages of the start, after errors and after moves.
@@ -89,7 +89,7 @@ struct Network : Numbers {
     int before_at, after_at;  // where it began, its function and slope there; and the slope now. -1: no activation
     int w_at, w_stride;
     std::int16_t squares_in, squares_out;
-    int source, target, in, out;
+    int source, in, out;
     int bias_at;  // -1: there is none
     const void* w;
     const float* bias;
@@ -215,7 +215,9 @@ void deal_out(Network& net, int team, int warps, int slots) {
 
 /// Nothing where it is not for this kernel.
 std::optional<Network> network_of(const SettleArgs& args) {
-  if (std::max({args.nodes.count, args.predictions.count, args.edges.count}) > kMostOf) return std::nullopt;
+  if (std::max({args.nodes.count, args.predictions.count, args.edges.count, args.stages()}) > kMostOf) {
+    return std::nullopt;
+  }
   Network net{};
   for (const SettleEdge& e : args.edges) {
     for (const Activation f : {e.before, e.after}) {
@@ -234,7 +236,7 @@ std::optional<Network> network_of(const SettleArgs& args) {
     return at;
   };
   const auto state_of = [&](int n, int sets) { return take(net.state_count, squares_of(n) * kWarp * sets); };
-  std::array<int, kMostOf> prediction_at{}, order{};
+  std::array<int, kMostOf> order{};
   // A node's predictions stand beside each other, and so do a prediction's edges.
   for (int v = 0; v < args.nodes.count; ++v) {
     const SettleNode& n = args.nodes[v];
@@ -254,7 +256,6 @@ std::optional<Network> network_of(const SettleArgs& args) {
       const SettlePrediction& from = args.predictions[p];
       if (from.node != v) continue;
       if (!from.narrow.y.empty() && from.narrow.y.dtype != args.operands()) return std::nullopt;
-      prediction_at[p] = net.prediction_count;
       order[net.prediction_count] = p;
       Network::Prediction& prediction = net.predictions[net.prediction_count++];
       const bool makes = args.makes(p), apart = !from.start.empty() || (from.stage > 0 && !makes);
@@ -268,7 +269,7 @@ std::optional<Network> network_of(const SettleArgs& args) {
                     .dz = Network::Floats(from.dz),
                     .narrow = Network::Operands(from.narrow),
                     .energy = from.energy.as<double>(),
-                    .energy_start = from.energy_start.as<double>()};
+                    .energy_start = makes ? nullptr : from.energy_start.as<double>()};
       if (makes) node.begins = from.stage;
     }
     node.predictions_end = net.prediction_count;
@@ -290,7 +291,6 @@ std::optional<Network> network_of(const SettleArgs& args) {
                 .squares_in = static_cast<std::int16_t>(squares_of(in)),
                 .squares_out = static_cast<std::int16_t>(squares_of(out)),
                 .source = e.source,
-                .target = prediction.node,
                 .in = in,
                 .out = out,
                 .bias_at = e.bias.empty() ? -1 : take(net.state_count, squares_of(out) * kTile / 4),
@@ -386,9 +386,9 @@ constexpr int kTurned = kSamples * (kTile + 4);  // entries of a warp's room to 
 template <class Operand, Activation f, int warps, int slots>
 class Slice {
  public:
-  /// `energies`: of the team's first block; `arrived`: for what comes by turns; `there`: a word for each block.
+  /// `energies`: of the team's first block; `arrived`: for what comes by turns; `words`: one for each block.
   __device__ Slice(const Network& net, const Numbers& args, float4* memory, float* turning, double* energies,
-                   cu::Barrier* arrived, unsigned* there)
+                   cu::Barrier* arrived, unsigned* words)
       : net_(net),
         args_(args),
         state_(memory),
@@ -396,7 +396,7 @@ class Slice {
         turning_(turning + threadIdx.x / kWarp * kTurned),
         energies_(energies),
         arrived_(arrived),
-        there_(there),
+        words_(words),
         lane_(static_cast<int>(threadIdx.x) % kWarp),
         block_(static_cast<int>(blockIdx.x % static_cast<unsigned>(args.team))),
         row_(std::int64_t{blockIdx.x / static_cast<unsigned>(args.team)} * kSamples),
@@ -486,7 +486,7 @@ class Slice {
       cu::Barrier& arrived = arrived_[meetings_ % 2];
       if (threadIdx.x == 0) {
         arrived.expect_and_arrive(net_.expected[block_][meeting]);
-        for (int i = 1; i < args_.team; ++i) cu::store_there(there_ + block_, 0, other(i), &arrived);
+        for (int i = 1; i < args_.team; ++i) cu::store_there(words_ + block_, 0, other(i), &arrived);
       }
       cu::meet(net_.busy[block_] * kWarp);
       arrived.wait(meetings_ / 2 % 2);
@@ -544,12 +544,11 @@ class Slice {
     if (col + 2 < n) at[2] = values.z;
     if (col + 3 < n) at[3] = values.w;
   }
-  __device__ void put(const Network::Operands& to, int first, int n, float4 values) const {
+  __device__ void put(const Network::Operands& to, int first, int n, const float4& values) const {
     const int col = first + lane_ % 4 * 4;
     const std::int64_t row_of = row_ + lane_ / 4;
     if (to.data == nullptr || row_of >= args_.rows) return;
-    const float all[4] = {to.scale * values.x, to.scale * values.y, to.scale * values.z, to.scale * values.w};
-    watch(all, to.overflow);
+    const Four all = scaled(four(values), to.scale, to.overflow);
     const uint2 bits{cu::pair(all[0], all[1], Operand{}), cu::pair(all[2], all[3], Operand{})};
     std::uint16_t* const at = to.data + row_of * to.ld + col;
     if (to.packs != 0 && col + 4 <= n) {
@@ -561,13 +560,19 @@ class Slice {
     if (col + 2 < n) at[2] = static_cast<std::uint16_t>(bits.y);
     if (col + 3 < n) at[3] = static_cast<std::uint16_t>(bits.y >> 16);
   }
-  /// Tells if one of them does not fit.
-  __device__ static void watch(const float (&scaled)[4], double* overflow) {
-    if constexpr (std::is_same_v<Operand, __half>) {
-      constexpr float kTooLarge = 65520;  // what rounds to infinity
-      const float largest = fmaxf(fmaxf(fabsf(scaled[0]), fabsf(scaled[1])), fmaxf(fabsf(scaled[2]), fabsf(scaled[3])));
-      if (largest >= kTooLarge && !isinf(largest)) *overflow = 1.0;  // whoever writes, writes the same
+  /// `values` times `scale`; tells if one of them does not fit.
+  __device__ static Four scaled(const Four& values, float scale, double* overflow) {
+    Four result;
+    bool too_large = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      result[i] = scale * values[i];
+      too_large |= fabsf(result[i]) >= 65520.0F && !isinf(values[i]);  // what rounds to infinity
     }
+    if constexpr (std::is_same_v<Operand, __half>) {
+      if (too_large) *overflow = 1.0;  // whoever writes, writes the same
+    }
+    return result;
   }
   /// A thread's state of the tile that begins at `first`; further sets are kWarp apart.
   template <int sets>
@@ -788,13 +793,10 @@ class Slice {
   /// Leaves what is to be multiplied, times `scale`, for all of the team.
   __device__ void send(int at, int first, const Four& values, float scale) const {
     Operand* const to = operands_ + at + entry_ + first;
-    float scaled[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) scaled[i] = scale * values[i];
-    watch(scaled, args_.overflow);
+    const Four all = scaled(values, scale, args_.overflow);
     // A lane has an entry of two samples, and gets two entries of a sample, which lie beside each other.
-    const unsigned low = cu::turned(cu::pair(scaled[0], scaled[1], Operand{}));
-    const unsigned high = cu::turned(cu::pair(scaled[2], scaled[3], Operand{}));
+    const unsigned low = cu::turned(cu::pair(all[0], all[1], Operand{}));
+    const unsigned high = cu::turned(cu::pair(all[2], all[3], Operand{}));
     *reinterpret_cast<unsigned*>(to) = low;
     *reinterpret_cast<unsigned*>(to + 8) = high;
 #if __CUDA_ARCH__ >= 900
@@ -933,7 +935,8 @@ class Slice {
     put(prediction.delta, at.first, n, wanted);
     if (prediction.dz.data != nullptr) {
       if (prediction.moving_end == prediction.edges_begin) {  // its edge does not change
-        slope = four(state<kSets>(net_.edges[prediction.edges_begin].after_at, at.first)[2 * kWarp]);
+        const int after_at = net_.edges[prediction.edges_begin].after_at;
+        if (after_at >= 0) slope = four(state<kSets>(after_at, at.first)[2 * kWarp]);
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) error[i] *= slope[i];
@@ -980,7 +983,7 @@ class Slice {
   float* turning_;
   double* energies_;
   cu::Barrier* arrived_;
-  unsigned* there_;
+  unsigned* words_;
   int lane_, block_;
   std::int64_t row_;    // the first sample
   int column_, entry_;  // its places among operands that are multiplied, and that it sends
@@ -993,30 +996,30 @@ class Slice {
 
 template <class Operand, Activation f, int warps, int slots>
 __global__ void __launch_bounds__(warps* kWarp, 1)
-    settle_warps_kernel(const __grid_constant__ Numbers numbers, const Network* net) {
+    settle_warps_kernel(const __grid_constant__ Numbers numbers, const Network* described) {
   extern __shared__ float4 memory[];
-  __shared__ Network here;
+  __shared__ Network net;
   __shared__ double energies[2 * kMostTiles * kSamples];
   __shared__ float4 turning[warps * kTurned / 4];
   __shared__ cu::Barrier arrived[2];
-  __shared__ unsigned there[kTeam];
+  __shared__ unsigned words[kTeam];
   static_assert(sizeof(Network) % sizeof(double) == 0);
   for (std::size_t i = threadIdx.x; i < sizeof(Network) / sizeof(double); i += warps * kWarp) {
-    reinterpret_cast<double*>(&here)[i] = reinterpret_cast<const double*>(net)[i];
+    reinterpret_cast<double*>(&net)[i] = reinterpret_cast<const double*>(described)[i];
   }
   __syncthreads();
-  double* first = energies;
+  double* energies_of_first = energies;
 #if __CUDA_ARCH__ >= 900
   if (numbers.team > 1) {
-    first = cooperative_groups::this_cluster().map_shared_rank(energies, 0);
+    energies_of_first = cooperative_groups::this_cluster().map_shared_rank(energies, 0);
     if (threadIdx.x == 0) {
       for (cu::Barrier& barrier : arrived) barrier.init(1);
       cu::show_barriers();
     }
   }
 #endif
-  Slice<Operand, f, warps, slots> slice(here, numbers, memory, reinterpret_cast<float*>(turning), first, arrived,
-                                        there);
+  Slice<Operand, f, warps, slots> slice(net, numbers, memory, reinterpret_cast<float*>(turning), energies_of_first,
+                                        arrived, words);
   slice.begin();
   slice.settle();
 }
@@ -1032,12 +1035,11 @@ bool fits(const Network& net, CudaContext& context) {
   return bytes_of(net) + kStatic <= cu::block_memory(context);
 }
 
-/// By teams of `team` blocks. With several blocks false, where not all teams are there at once or there are not as
-/// many tiles as blocks, or more than places.
-template <class Operand, Activation f, int warps, int slots>
-bool run_by(unsigned team, Network net, CudaContext& context) {
-  const std::size_t tiles = tiles_of(net).size();
-  if (tiles > std::size_t{team} * warps * slots || (team > 1 && tiles < team)) return false;
+/// By teams of `team` blocks. Several: false where not all teams are there at once, or there are not as many tiles.
+template <class Operand, Activation f, unsigned team, int warps, int slots>
+bool run_by(Network net, CudaContext& context) {
+  static_assert(team * warps * slots >= kWarps * kSlots, "there is a place for each tile");
+  if (team > 1 && tiles_of(net).size() < team) return false;
   const auto kernel = settle_warps_kernel<Operand, f, warps, slots>;
   const auto teams = static_cast<unsigned>((net.rows + kSamples - 1) / kSamples);
   cudaLaunchAttribute together{};
@@ -1067,9 +1069,9 @@ template <class Operand, Activation f>
 void run_with(const Network& net, CudaContext& context) {
   static_assert(kTeam == 4);
   const bool clusters = cu::is_hopper(context);
-  if (clusters && run_by<Operand, f, kWarps / 2, 1>(4, net, context)) return;
-  if (clusters && run_by<Operand, f, kWarps, 1>(2, net, context)) return;
-  run_by<Operand, f, kWarps, kSlots>(1, net, context);
+  if (clusters && run_by<Operand, f, 4, kWarps / 2, 1>(net, context)) return;
+  if (clusters && run_by<Operand, f, 2, kWarps, 1>(net, context)) return;
+  run_by<Operand, f, 1, kWarps, kSlots>(net, context);
 }
 
 constexpr std::array kActivations = {Activation::identity, Activation::gelu, Activation::tanh, Activation::relu,

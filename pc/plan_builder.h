@@ -156,6 +156,7 @@ class PlanBuilder {
   // --- all steps in one call (plan_slices.cpp) ---
   [[nodiscard]] std::string not_sliced() const;
   std::optional<kernels::SettleArgs> slices();
+  [[nodiscard]] kernels::SettleArgs with_starts(kernels::SettleArgs args);
   [[nodiscard]] kernels::SettleArgs as_tiled(kernels::SettleArgs args);
   [[nodiscard]] std::string not_tiled(const kernels::SettleArgs& args);
   [[nodiscard]] bool gains_by_tiles(const kernels::SettleArgs& args);

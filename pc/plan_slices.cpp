@@ -134,23 +134,23 @@ std::optional<kernels::SettleArgs> PlanBuilder::slices() {
   }
   regime_ = Regime::warps;
   if (!settles_errors()) args = moving;
-  args.warps = asked != Regime::sliced && kernels::settle_by_warps(exec_, args);
-  if (!args.warps) {
+  args.warps = asked != Regime::sliced;
+  if (kernels::SettleArgs whole = args; args.warps && begin_inside(whole) && kernels::settle_by_warps(exec_, whole)) {
+    begins_inside_ = true;
+    return whole;
+  }
+  if (!args.warps || !kernels::settle_by_warps(exec_, with_starts(args))) {
     if (asked == Regime::warps) {
       return refuse("products are not of float16 or bfloat16, or edges are of kinds that warps do not do");
     }
     regime_ = Regime::sliced;
     return moving;
   }
-  if (kernels::SettleArgs whole = args; begin_inside(whole) && kernels::settle_by_warps(exec_, whole)) {
-    begins_inside_ = true;
-    return whole;
-  }
   return args;
 }
 
-/// What tiles will do. It is not known yet which errors are zero at the start: those of a feedforward start are.
-kernels::SettleArgs PlanBuilder::as_tiled(kernels::SettleArgs args) {
+/// With errors at the start, of which it is not known yet which are zero: those of a feedforward start are.
+kernels::SettleArgs PlanBuilder::with_starts(kernels::SettleArgs args) {
   const bool feedforward =
       spec_.relax.init.kind == ValueInit::Kind::feedforward && topological_order(graph_) && !spec_.settings.nudge;
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
@@ -158,6 +158,12 @@ kernels::SettleArgs PlanBuilder::as_tiled(kernels::SettleArgs args) {
     const bool exact = feedforward && node(v).free == Free::all && graph_.node(v).predictions[0] == p;
     if (!exact) args.predictions[p].start = value(v);
   }
+  return args;
+}
+
+/// What tiles will do.
+kernels::SettleArgs PlanBuilder::as_tiled(kernels::SettleArgs args) {
+  args = with_starts(std::move(args));
   leave_out_resting(args);
   return args;
 }
@@ -188,6 +194,11 @@ bool PlanBuilder::begin_inside(kernels::SettleArgs& args) {
   const auto order = topological_order(graph_);
   const bool feedforward = spec_.relax.init.kind == ValueInit::Kind::feedforward && order;
   if (!feedforward || !settles_errors() || spec_.measure_start || spec_.settings.nudge) return false;
+  for (NodeId v = 0; v < graph_.node_count(); ++v) {  // the call takes the one of the lowest number for the first
+    const auto& predictions = graph_.node(v).predictions;
+    if (!predictions.empty() && predictions[0] != *std::min_element(predictions.begin(), predictions.end()))
+      return false;
+  }
   int listed = 0;
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     const PredictionId p = graph_.edge(e).prediction;
@@ -214,7 +225,7 @@ bool PlanBuilder::begin_inside(kernels::SettleArgs& args) {
   }
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) {
     kernels::SettlePrediction& made = args.predictions[p];
-    made.stage = stage_of(p);
+    made.stage = std::max(stage_of(p), stage[static_cast<std::size_t>(made.node)]);  // its error wants the value
     if (constant_prediction(p) && !state(p).fused) args.edges.add({.source = -1, .prediction = p, .z = mu(p)});
   }
   return true;
