@@ -15,7 +15,7 @@ endif()
 if(PC_ARCH)
   list(APPEND pc_cxx_flags -march=${PC_ARCH})
 endif()
-# Nor does it see that its own functions for AVX-512 leave nothing unset (its bug 105593).
+# GCC 12 takes what its own functions for AVX-512 leave open for a mistake (its bug 105593).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND PC_ARCH AND NOT PC_ARCH MATCHES "x86-64-v[23]")
   list(APPEND pc_cxx_flags -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()

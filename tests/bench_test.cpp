@@ -45,23 +45,6 @@ void check_positive(const Json& out, const std::vector<std::string>& keys) {
   }
 }
 
-TEST_CASE("bench/compare: a table of our own rows, where Python has what it needs") {
-  if (std::system("python3 -c 'import numpy, yaml' > /dev/null 2>&1") != 0) {
-    MESSAGE("skipped: python3 has no NumPy or no PyYAML");
-    return;
-  }
-  const Scratch scratch;
-  const std::string command = std::string(PC_SOURCE_DIR) +
-                              "/bench/compare --rows mlp128 --device cpu --with pc --steps 5 --pc " + PC_PROGRAM +
-                              " > " + (scratch / "out").string() + " 2> " + (scratch / "err").string();
-  const int status = std::system(command.c_str());
-  CAPTURE(read(scratch / "err"));
-  CHECK(status == 0);
-  const std::string table = read(scratch / "out");
-  for (const char* part : {"mlp128  pc        pc", "mlp128  backprop  pc", "worst gradient"}) CHECK(has(table, part));
-  CHECK(table.find("not sound") == std::string::npos);
-}
-
 }  // namespace
 
 TEST_CASE("pc bench --json: all keys, and numbers that agree with each other") {
@@ -193,4 +176,21 @@ TEST_CASE("pc bench: wrong use ends with status 2, divergence is told") {
   fails({config, "--device", "tpu"}, "tpu");
   fails({config, "--partz"}, "--partz");
   CHECK(bench_json(scratch, config, {"--set", "relax.optimizer.sgd.rate=1.0e+30"})["sound"] == false);
+}
+
+TEST_CASE("bench/compare: a table of our own rows, where Python has what it needs") {
+  if (std::system("python3 -c 'import numpy, yaml' > /dev/null 2>&1") != 0) {
+    MESSAGE("skipped: python3 has no NumPy or no PyYAML");
+    return;
+  }
+  const Scratch scratch;
+  const std::string command = std::string(PC_SOURCE_DIR) +
+                              "/bench/compare --rows mlp128 --device cpu --with pc --steps 5 --pc " + PC_PROGRAM +
+                              " > " + (scratch / "out").string() + " 2> " + (scratch / "err").string();
+  const int status = std::system(command.c_str());
+  CAPTURE(read(scratch / "err"));
+  CHECK(status == 0);
+  const std::string table = read(scratch / "out");
+  for (const char* part : {"mlp128  pc        pc", "mlp128  backprop  pc", "worst gradient"}) CHECK(has(table, part));
+  CHECK(table.find("not sound") == std::string::npos);
 }

@@ -720,7 +720,6 @@ int add_nodes(Problem& problem, Dice& dice, int widest) {
   return n;
 }
 
-/// The first node is clamped, and at times the last; some steps of gradient descent.
 /// Two of n nodes; `forward`: the second comes after the first, so that such edges make no cycle.
 std::pair<std::size_t, std::size_t> ends_of_edge(Dice& dice, int n, bool forward) {
   if (!forward) return {index(dice.below(n)), index(dice.below(n))};
@@ -728,6 +727,7 @@ std::pair<std::size_t, std::size_t> ends_of_edge(Dice& dice, int n, bool forward
   return {index(from), index(from + 1 + dice.below(n - 1 - from))};
 }
 
+/// The first node is clamped, and at times the last; some steps of gradient descent.
 PlanSpec clamped_plan(Problem& problem, Dice& dice) {
   const auto clamp = [&](std::size_t v) {
     problem.clamp(static_cast<int>(v), dice.normals(problem.batch * problem.nodes[v].shape.count()));
@@ -739,6 +739,26 @@ PlanSpec clamped_plan(Problem& problem, Dice& dice) {
   spec.relax.init.sweeps = dice.below(3);
   spec.gradients = true;
   return spec;
+}
+
+/// Both ends of a chain are clamped; some steps, whose gradients are wanted, of operands of 16 bits.
+PlanSpec half_plan(Problem& problem, std::int64_t batch, int steps) {
+  Dice dice(7);
+  problem.batch = batch;
+  for (const std::size_t end : {std::size_t{0}, problem.nodes.size() - 1}) {
+    problem.clamp(static_cast<NodeId>(end), dice.normals(batch * problem.nodes[end].shape.count()));
+  }
+  PlanSpec spec = plan_for(problem, steps, 0.05);
+  spec.gradients = true;
+  spec.operands = DType::f16;
+  return spec;
+}
+
+void check_near_gradients(Run& run, Run& exact, double most) {
+  for (ParamId p = 0; p < run.network.graph().param_count(); ++p) {
+    const Values gradient = read(exact.network, exact.network.gradient(p));
+    CHECK(relative_error(read(run.network, run.network.gradient(p)), gradient, 1e-3) < most);
+  }
 }
 
 }  // namespace
@@ -785,11 +805,7 @@ TEST_CASE("regimes sliced and warps: all steps in one call give what call by cal
       Run warps(problem, spec, dtype);
       warps.step();
       CHECK(warps.trainer.plan(problem.batch).regime() == Regime::warps);
-      for (ParamId p = 0; p < warps.network.graph().param_count(); ++p) {
-        const Values gradient = read(plain.network, plain.network.gradient(p));
-        CHECK(relative_error(read(warps.network, warps.network.gradient(p)), gradient, 1e-3) <
-              (dtype == DType::f64 ? 1e-12 : 1e-4));
-      }
+      check_near_gradients(warps, plain, dtype == DType::f64 ? 1e-12 : 1e-4);
     }
   }
   MESSAGE("worst relative difference ", worst);
@@ -840,11 +856,7 @@ TEST_CASE(
       CHECK(contains(why, "regime: warps cannot be had"));
     } else {
       ++by_warps;
-      for (ParamId p = 0; p < warps->network.graph().param_count(); ++p) {
-        const Values gradient = read(plain.network, plain.network.gradient(p));
-        CHECK(relative_error(read(warps->network, warps->network.gradient(p)), gradient, 1e-3) <
-              (spec.operands == DType::f16 ? 2e-3 : 1e-2));
-      }
+      check_near_gradients(*warps, plain, spec.operands == DType::f16 ? 2e-3 : 1e-2);
     }
     const auto left = state_of(plain.network, problem.batch), right = state_of(tiled->network, problem.batch);
     for (std::size_t i = 0; i < left.size(); ++i) {
@@ -868,36 +880,21 @@ TEST_CASE("regime warps: a node's value is there before the error of a predictio
       problem.nodes[2].predictions = {{"side", {}}};  // and gets the lower number
     else
       problem.nodes[2].predictions = {{"", {}}, {"side", {}}};
-    Dice dice(7);
-    problem.batch = 2;
-    problem.clamp(0, dice.normals(problem.batch * 6));
-    problem.clamp(3, dice.normals(problem.batch * 3));
-    PlanSpec spec = plan_for(problem, 4, 0.05);
-    spec.gradients = true;
-    spec.operands = DType::f16;
+    PlanSpec spec = half_plan(problem, 2, 4);
     Run plain(problem, spec, DType::f32);
     spec.regime = Regime::warps;
     Run warps(problem, spec, DType::f32);
     plain.step();
     warps.step();
-    for (ParamId p = 0; p < warps.network.graph().param_count(); ++p) {
-      const Values gradient = read(plain.network, plain.network.gradient(p));
-      CHECK(relative_error(read(warps.network, warps.network.gradient(p)), gradient, 1e-3) < 2e-3);
-    }
+    check_near_gradients(warps, plain, 2e-3);
   }
 }
 
 TEST_CASE("regime auto: what warps could do but for the errors at its start goes another way") {
   // As large as fits a block of an H200 while no prediction has an error at the start.
   Problem problem = chain({5, 160, 160, 160, 10}, [](std::size_t) { return std::vector{op("tanh"), linear()}; });
-  Dice dice(3);
-  problem.batch = 9;
-  problem.clamp(0, dice.normals(problem.batch * 5));
-  problem.clamp(4, dice.normals(problem.batch * 10));
-  PlanSpec spec = plan_for(problem, 3, 0.05);
+  PlanSpec spec = half_plan(problem, 9, 3);
   spec.relax.init.kind = ValueInit::Kind::zeros;
-  spec.gradients = true;
-  spec.operands = DType::f16;
   Run plain(problem, spec, DType::f32);
   spec.regime = Regime::automatic;
   Run chosen(problem, spec, DType::f32);
