@@ -42,9 +42,9 @@ struct Launch {
 };
 
 /// Entries of one level, the longest way from an entry without dependencies, do not depend on each other.
-std::vector<Launch> launches_of(const std::vector<Call>& calls,
+std::vector<Launch> launches_of(const std::vector<const Call*>& calls,
                                 const std::vector<std::vector<std::size_t>>& dependencies) {
-  const auto call = [&](std::size_t entry) -> const Call& { return calls[entry % calls.size()]; };
+  const auto call = [&](std::size_t entry) -> const Call& { return *calls[entry]; };
   std::vector<std::size_t> level(dependencies.size(), 0), launch(dependencies.size());
   std::vector<std::vector<std::size_t>> levels;
   for (std::size_t j = 0; j < dependencies.size(); ++j) {
@@ -73,8 +73,8 @@ std::vector<Launch> launches_of(const std::vector<Call>& calls,
   return list;
 }
 
-void run(const Launch& launch, const std::vector<Call>& calls, CudaContext& context) {
-  const auto call = [&](std::size_t entry) -> const Call& { return calls[entry % calls.size()]; };
+void run(const Launch& launch, const std::vector<const Call*>& calls, CudaContext& context) {
+  const auto call = [&](std::size_t entry) -> const Call& { return *calls[entry]; };
   if (launch.entries.size() == 1) return call(launch.entries[0]).cuda(context);
   std::vector<const void*> args;
   for (const std::size_t entry : launch.entries) args.push_back(call(entry).args.get());
@@ -132,7 +132,7 @@ struct Captured {
   GraphExec exec;
 };
 
-std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<Call>& calls,
+std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<const Call*>& calls,
                                         const std::vector<std::vector<std::size_t>>& dependencies) {
   const std::vector<Launch> launches = launches_of(calls, dependencies);
   Tables tables(context, kPointers * dependencies.size());
@@ -178,7 +178,7 @@ std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<
 
 }  // namespace
 
-void run_once(CudaContext& context, const std::vector<Call>& calls,
+void run_once(CudaContext& context, const std::vector<const Call*>& calls,
               const std::vector<std::vector<std::size_t>>& dependencies, bool seldom) {
   Tables tables(context, kPointers * dependencies.size(), true);
   context.seldom = seldom;
@@ -187,7 +187,7 @@ void run_once(CudaContext& context, const std::vector<Call>& calls,
   PC_CUDA_CHECK(cudaStreamSynchronize(context.stream));  // before the tables go
 }
 
-std::shared_ptr<void> capture(CudaContext& context, const std::vector<Call>& calls,
+std::shared_ptr<void> capture(CudaContext& context, const std::vector<const Call*>& calls,
                               const std::vector<std::vector<std::size_t>>& dependencies) {
   return capture_graph(context, calls, dependencies);
 }

@@ -19,6 +19,7 @@
 #include "kernels/feedforward.h"
 #include "kernels/gather.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_adam.h"
 #include "kernels/map.h"
 #include "kernels/map_sgd.h"
 #include "kernels/narrow.h"
@@ -93,6 +94,7 @@ class Maker {
       rearranges();
       value_updates();
       weight_updates();
+      resting_updates();
       gathers();
       randoms();
       sums();
@@ -790,6 +792,108 @@ class Maker {
             });
       }
     }
+  }
+
+  /// Without a gradient, where some weights, or none, still move; and with operands kept up with weights.
+  void resting_updates() {
+    for (const bool moving : {false, true}) {
+      const Content means = moving ? Content::mask : Content::constant;
+      for (const double decay : {0.0, 0.01}) {
+        add("weight_adam",
+            std::string("no gradient, ") + (moving ? "moving" : "resting") + ", decay " + std::to_string(decay),
+            {scalar(0.05), scalar(7)}, {matrix(), matrix(means), matrix(means)},
+            [=](const Exec& exec, const Views& i, const Views& o) {
+              weight_adam(exec, {.g = {.w = o[0], .rate = i[0]}, .m = o[1], .v = o[2], .step = i[1], .decay = decay});
+            });
+      }
+    }
+    add("weight_sgd", "no gradient", {scalar(0.05)}, {matrix(), matrix()},
+        [](const Exec& exec, const Views& i, const Views& o) {
+          weight_sgd(exec, {.g = {.w = o[0], .rate = i[0]}, .velocity = o[1], .momentum = 0.9, .decay = 0.01});
+        });
+    add("weight_sgd", "how far", {matrix(), scalar(0.05), matrix()}, {matrix(), matrix(Content::nan)},
+        [](const Exec& exec, const Views& i, const Views& o) {
+          weight_sgd(exec, {.g = {.w = o[0], .dw = i[0], .rate = i[1], .start = i[2], .moved = o[1]}});
+        });
+    add("weight_adam", "how far, no gradient", {scalar(0.05), scalar(7), matrix()},
+        {matrix(), matrix(Content::mask), matrix(Content::mask), matrix(Content::nan)},
+        [](const Exec& exec, const Views& i, const Views& o) {
+          weight_adam(
+              exec, {.g = {.w = o[0], .rate = i[0], .start = i[2], .moved = o[3]}, .m = o[1], .v = o[2], .step = i[1]});
+        });
+    if (dtype_ != DType::f32) return;
+    for (const DType type : {DType::f16, DType::bf16}) {
+      CaseView operand = matrix();
+      operand.dtype = type;
+      const std::string name = std::string("narrow, ") + pc::name_of(type);
+      add("weight_sgd", name, {matrix(), scalar(0.05)}, {matrix(), operand, scalar(0)},
+          [](const Exec& exec, const Views& i, const Views& o) {
+            weight_sgd(exec, {.g = {.w = o[0], .dw = i[0], .rate = i[1], .narrow = {o[1], o[2]}}});
+          });
+      add("weight_adam", name, {matrix(), scalar(0.05), scalar(7)},
+          {matrix(), matrix(), matrix(Content::positive), operand, scalar(0)},
+          [](const Exec& exec, const Views& i, const Views& o) {
+            weight_adam(exec, {.g = {.w = o[0], .dw = i[0], .rate = i[1], .narrow = {o[3], o[4]}},
+                               .m = o[1],
+                               .v = o[2],
+                               .step = i[2]});
+          });
+      add("weight_adam", "how far, " + name, {matrix(), scalar(0.05), scalar(7), matrix()},
+          {matrix(), matrix(), matrix(Content::positive), operand, scalar(0)},
+          [](const Exec& exec, const Views& i, const Views& o) {
+            weight_adam(exec, {.g = {.w = o[0], .dw = i[0], .rate = i[1], .start = i[3], .moved_operand = {o[3], o[4]}},
+                               .m = o[1],
+                               .v = o[2],
+                               .step = i[2]});
+          });
+      for (const std::int64_t samples : {std::int64_t{1}, std::int64_t{37}, std::int64_t{300}}) {
+        for (const bool full : {false, true}) learning_product(type, samples, full);
+      }
+    }
+  }
+
+  /// Of whole numbers, whose sums are exact. `full`: with a bias, a mask and operands, and what is learned from kept.
+  /// Some are all columns of their matrices but the last.
+  void learning_product(DType type, std::int64_t samples, bool full) {
+    CaseView delta = matrix(samples, rows_, Content::coarse), x = matrix(samples, cols_, Content::coarse);
+    CaseView operand = matrix();
+    delta.dtype = x.dtype = operand.dtype = type;
+    CaseView bias_delta = matrix(samples, rows_, Content::coarse);
+    if (samples == 37) bias_delta.dtype = type;
+    const auto bias = [&](Content content) { return CaseView{.shape = {rows_}, .dtype = dtype_, .content = content}; };
+    std::vector<CaseView> in = {delta, x, scalar(0.05), scalar(7)};
+    std::vector<CaseView> out = {matrix(), matrix(), matrix(Content::positive)};
+    if (full) {
+      in.insert(in.end(), {matrix(Content::mask), bias_delta, matrix(), bias(Content::normal)});
+      out.insert(out.end(), {operand, scalar(0), matrix(), bias(Content::normal), bias(Content::normal),
+                             bias(Content::positive), bias(Content::nan), operand, bias(Content::nan)});
+    }
+    add("gemm_adam",
+        std::string(pc::name_of(type)) + ", samples " + std::to_string(samples) + (full ? ", bias, mask, narrow" : ""),
+        in, out, [full, part = samples == 37](const Exec& exec, const Views& i, const Views& o) {
+          const auto some = [&](const View& v) {
+            return part ? v.columns(0, std::max<std::int64_t>(1, v.cols() - 1)) : v;
+          };
+          const auto adam = [&](const View& w, const View& m, const View& v) {
+            return WeightAdamArgs{
+                .g = {.w = w, .rate = i[2], .scale = 0.125}, .m = m, .v = v, .step = i[3], .decay = full ? 0.01 : 0};
+          };
+          GemmAdamArgs args{.delta = i[0], .x = some(i[1]), .alpha = 0.5, .w = adam(some(o[0]), some(o[1]), some(o[2]))};
+          args.delta.exponent = 2;
+          if (full) {
+            args.w.g.mask = some(i[4]);
+            args.w.g.narrow = {some(o[3]), o[4]};
+            args.w.g.dw = some(o[5]);
+            args.bias_delta = i[5];
+            args.bias = adam(o[6], o[7], o[8]);
+            args.bias.g.dw = o[9];
+            args.w.g.start = some(i[6]);
+            args.w.g.moved_operand = {some(o[10]), o[4]};
+            args.bias.g.start = i[7];
+            args.bias.g.moved = o[11];
+          }
+          gemm_adam(exec, args);
+        });
   }
 
   void gathers() {
@@ -1854,7 +1958,7 @@ std::span<const KernelCase> all_cases(DType dtype) {
 std::span<const std::string_view> all_kernel_names() {
   // clang-format off
   static constexpr std::string_view kNames[] = {
-      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, narrow.name, split.name, map_change.name, change_error.name, add_change.name, map.name, map_sgd.name,
+      fill.name, copy.name, axpby.name, multiply.name, add_row.name, sum_rows.name, gemm.name, gemm_adam.name, narrow.name, split.name, map_change.name, change_error.name, add_change.name, map.name, map_sgd.name,
       map_pullback.name, gaussian_error.name, softmax_error.name, bernoulli_error.name, map_error.name, softmax.name,
       settle.name, softmax_pullback.name, value_sgd.name, value_adam.name, weight_sgd.name, weight_adam.name, gather.name,
       one_hot.name, right.name, random.name, sum.name, largest.name, clip.name, tick.name, rate.name,

@@ -31,8 +31,9 @@ void release(void*) noexcept {}
 void copy_bytes(CudaContext&, void*, const void*, std::size_t) { allocate(0); }
 std::size_t block_memory(CudaContext&) { return 0; }
 bool is_hopper(CudaContext&) { return false; }
-void run_once(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&, bool) {}
-std::shared_ptr<void> capture(CudaContext&, const std::vector<Call>&, const std::vector<std::vector<std::size_t>>&) {
+void run_once(CudaContext&, const std::vector<const Call*>&, const std::vector<std::vector<std::size_t>>&, bool) {}
+std::shared_ptr<void> capture(CudaContext&, const std::vector<const Call*>&,
+                              const std::vector<std::vector<std::size_t>>&) {
   return {};
 }
 void launch(CudaContext&, void*) { allocate(0); }
@@ -151,12 +152,12 @@ std::size_t block_memory(const Exec& exec) {
 
 bool is_hopper(const Exec& exec) { return exec.cuda == nullptr || cu::is_hopper(*exec.cuda); }
 
-void run_once(const Exec& exec, const std::vector<Call>& calls,
+void run_once(const Exec& exec, const std::vector<const Call*>& calls,
               const std::vector<std::vector<std::size_t>>& dependencies, bool seldom) {
   cu::run_once(*exec.cuda, calls, dependencies, seldom);
 }
 
-std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,
+std::shared_ptr<void> capture(const Exec& exec, const std::vector<const Call*>& calls,
                               const std::vector<std::vector<std::size_t>>& dependencies) {
   return cu::capture(*exec.cuda, calls, dependencies);
 }

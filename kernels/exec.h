@@ -53,9 +53,9 @@ std::size_t block_memory(const Exec& exec);
 bool is_hopper(const Exec& exec);
 
 /// Recorded calls on a CUDA device, once or as a graph, for Program: see kernels/capture.h.
-void run_once(const Exec& exec, const std::vector<Call>& calls,
+void run_once(const Exec& exec, const std::vector<const Call*>& calls,
               const std::vector<std::vector<std::size_t>>& dependencies, bool seldom);
-std::shared_ptr<void> capture(const Exec& exec, const std::vector<Call>& calls,
+std::shared_ptr<void> capture(const Exec& exec, const std::vector<const Call*>& calls,
                               const std::vector<std::vector<std::size_t>>& dependencies);
 void launch(const Exec& exec, void* graph);
 

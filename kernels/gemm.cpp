@@ -5,11 +5,6 @@
 namespace pc::kernels {
 namespace {
 
-bool same(const View& a, const View& b) {
-  return a.data == b.data && a.rows() == b.rows() && a.cols() == b.cols() && a.ld() == b.ld() && a.dtype == b.dtype &&
-         a.exponent == b.exponent;
-}
-
 /// Both as one matrix, where the second's columns, or its rows, follow the first's.
 std::optional<View> neighbours(const View& first, const View& second, bool by_column) {
   const bool alike = first.ld() == second.ld() && first.dtype == second.dtype && first.exponent == second.exponent &&
@@ -39,13 +34,15 @@ std::optional<GemmArgs> join_gemm(const GemmArgs& first, const GemmArgs& second)
     if (wide) into = *wide;
     return wide.has_value();
   };
-  if (same(first.c, second.c)) {  // one sum of both
+  if (same_entries(first.c, second.c)) {  // one sum of both
     const bool sum = second.beta == 1 && join(both.a, second.a, !transposed_a) && join(both.b, second.b, transposed_b);
     return sum ? std::optional(both) : std::nullopt;
   }
   if (first.beta != second.beta) return std::nullopt;
-  if (same(first.a, second.a) && join(both.b, second.b, !transposed_b) && join(both.c, second.c, true)) return both;
-  if (same(first.b, second.b) && join(both.a, second.a, transposed_a) && join(both.c, second.c, false)) return both;
+  if (same_entries(first.a, second.a) && join(both.b, second.b, !transposed_b) && join(both.c, second.c, true))
+    return both;
+  if (same_entries(first.b, second.b) && join(both.a, second.a, transposed_a) && join(both.c, second.c, false))
+    return both;
   return std::nullopt;
 }
 

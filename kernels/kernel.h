@@ -74,9 +74,9 @@ struct Call {
   std::function<void(CudaContext&)> cuda;
   std::vector<Touch> touches;
   double flops = 0;
+  std::shared_ptr<const void> args = {};
   // Calls of one kernel with the same number, not 0, may be done by one launch: `together`, of this and others' `args`.
   std::size_t alike = 0;
-  std::shared_ptr<const void> args = {};
   std::function<void(const std::vector<const void*>&, CudaContext&)> together = {};
   bool idempotent = false;  // Kernel::idempotent
   // This call and an earlier one of the same kernel, with these arguments, as one; nothing: they are two.
@@ -129,6 +129,11 @@ struct Kernel {
   // left out of a program.
   bool idempotent = false;
 
+  /// What a call was given; null: it is another kernel's.
+  [[nodiscard]] const Args* args_of(const Call& call) const {
+    return call.kernel == name ? static_cast<const Args*>(call.args.get()) : nullptr;
+  }
+
   void operator()(const Exec& exec, const Args& args) const {
     args.check();
     PC_CHECK(exec.device == Device::cpu || cuda != nullptr, "kernel", name, " has no CUDA version in this build");
@@ -140,7 +145,7 @@ struct Kernel {
     }
   }
 
- private:
+  /// The call, as it is recorded.
   [[nodiscard]] Call call(const Args& args) const {
     Touches touches;
     args.touches(touches);
@@ -150,10 +155,10 @@ struct Kernel {
               .cuda = [fn = cuda, args](CudaContext& context) { fn(args, context); },
               .touches = std::move(touches).take(),
               .flops = args.flops(),
+              .args = std::make_shared<const Args>(args),
               .idempotent = idempotent};
     if (alike != nullptr && cuda_together != nullptr) {
       made.alike = alike(args);
-      made.args = std::make_shared<const Args>(args);
       made.together = [fn = cuda_together](const std::vector<const void*>& list, CudaContext& context) {
         std::vector<const Args*> typed;
         for (const void* item : list) typed.push_back(static_cast<const Args*>(item));
@@ -161,7 +166,6 @@ struct Kernel {
       };
     }
     if (join != nullptr) {
-      made.args = std::make_shared<const Args>(args);
       made.join = [kernel = *this, args](const void* earlier) -> std::optional<Call> {
         const std::optional<Args> both = kernel.join(*static_cast<const Args*>(earlier), args);
         return both ? std::optional(kernel.call(*both)) : std::nullopt;

@@ -97,6 +97,16 @@ void Program::record(Call call) {
   calls_.push_back(std::move(call));
 }
 
+void Program::replace(std::vector<Call> calls) {
+  calls_.clear();
+  barrier_.clear();
+  since_barrier_.clear();
+  for (Call& call : calls) {
+    part_ = call.part;
+    record(std::move(call));
+  }
+}
+
 void Program::join() {
   if (apart_) return;
   constexpr std::size_t kFar = 64;  // calls that a call may move over
@@ -133,13 +143,7 @@ void Program::join() {
     }
     if (!gone) joined.push_back(std::move(call));
   }
-  calls_.clear();
-  barrier_.clear();
-  since_barrier_.clear();
-  for (Call& call : joined) {
-    part_ = call.part;
-    record(std::move(call));
-  }
+  replace(std::move(joined));
 }
 
 double Program::flops() const {
@@ -154,8 +158,17 @@ double Program::bytes() const {
   return sum;
 }
 
+std::vector<const Call*> Program::in_a_row(int times) const {
+  std::vector<const Call*> list;
+  for (int time = 0; time < times; ++time) {
+    for (std::size_t i = time == 0 ? 0 : once_; i < calls_.size(); ++i) list.push_back(&calls_[i]);
+  }
+  return list;
+}
+
 std::vector<std::vector<std::size_t>> Program::dependencies(int times) const {
-  const std::size_t n = calls_.size(), total = n * static_cast<std::size_t>(times);
+  const std::vector<const Call*> calls = in_a_row(times);
+  const std::size_t total = calls.size();
   const std::size_t words = (total + 63) / 64;
   std::vector<std::vector<std::size_t>> direct(total);
   std::vector<std::uint64_t> before(total * words, 0);  // for each call a bit for everything that comes before it
@@ -170,7 +183,7 @@ std::vector<std::vector<std::size_t>> Program::dependencies(int times) const {
   for (std::size_t j = 0; j < total; ++j) {
     std::uint64_t* mine = &before[j * words];
     for (std::size_t i = j; i-- > 0;) {
-      if ((mine[i / 64] >> (i % 64) & 1) != 0 || !depends(calls_[j % n], calls_[i % n])) continue;
+      if ((mine[i / 64] >> (i % 64) & 1) != 0 || !depends(*calls[j], *calls[i])) continue;
       direct[j].push_back(i);
       const std::uint64_t* theirs = &before[i * words];
       for (std::size_t w = 0; w < words; ++w) mine[w] |= theirs[w];
@@ -183,11 +196,11 @@ std::vector<std::vector<std::size_t>> Program::dependencies(int times) const {
 void Program::run_on_device(const Exec& exec, int times) const {
   if (!ran_) {  // libraries load and choose their kernels now, not while a graph is being captured
     ran_ = true;
-    run_once(exec, calls_, dependencies(), seldom_);
+    run_once(exec, in_a_row(1), dependencies(), seldom_);
     if (--times == 0) return;
   }
   std::shared_ptr<void>& graph = graphs_[times];
-  if (graph == nullptr) graph = capture(exec, calls_, dependencies(times));
+  if (graph == nullptr) graph = capture(exec, in_a_row(times), dependencies(times));
   launch(exec, graph.get());
 }
 
@@ -201,7 +214,7 @@ void Program::run(const Exec& exec, int threads, int times) const {
   team().run(threads, [&](Share share) {
     for (int time = 0; time < times; ++time) {
       if (time > 0) barrier.wait(share.count);
-      for (std::size_t i = 0; i < calls_.size(); ++i) {
+      for (std::size_t i = time == 0 ? 0 : once_; i < calls_.size(); ++i) {
         if (barrier_[i]) barrier.wait(share.count);
         if (failed.load(std::memory_order_relaxed)) continue;
         try {

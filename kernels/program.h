@@ -28,6 +28,13 @@ class Program final : public Recorder {
   /// of an algorithm, and do not compile and time several.
   void seldom() { seldom_ = true; }
 
+  /// What has been recorded so far is done once at the beginning of several runs in a row, which may rely on its
+  /// results all along.
+  void once() { once_ = calls_.size(); }
+
+  /// Puts other calls in the place of those recorded. The first ones, which are done once, must stay.
+  void replace(std::vector<Call> calls);
+
   /// Makes one call of two where their kernel knows how (Kernel::join) and nothing between them minds. For CUDA, where
   /// few large calls are faster than many; sums are then rounded otherwise. Call it when all is recorded.
   void join();
@@ -37,12 +44,14 @@ class Program final : public Recorder {
   [[nodiscard]] double flops() const;
   [[nodiscard]] double bytes() const;
 
-  /// Runs every call in order, and all of that `times` times. `threads` matters on the CPU only. On CUDA it returns
-  /// when the work is queued; the first run launches call by call, later ones as a graph.
+  /// Runs every call in order, and all of that `times` times, but for what is done once. `threads` matters on the CPU
+  /// only. On CUDA it returns when the work is queued; the first run launches call by call, later ones as a graph.
   void run(const Exec& exec, int threads, int times = 1) const;
 
-  /// For each call of `times` runs in a row, the earlier ones that must be done before it: those that write what it
-  /// touches, or touch what it writes. Left out are those that follow from others.
+  /// The calls of `times` runs in a row.
+  [[nodiscard]] std::vector<const Call*> in_a_row(int times) const;
+  /// For each of them, the earlier ones that must be done before it: those that write what it touches, or touch what it
+  /// writes. Left out are those that follow from others.
   [[nodiscard]] std::vector<std::vector<std::size_t>> dependencies(int times = 1) const;
 
  private:
@@ -52,6 +61,7 @@ class Program final : public Recorder {
   std::vector<Call> calls_;
   std::vector<bool> barrier_;
   std::vector<Touch> since_barrier_;
+  std::size_t once_ = 0;  // so many calls are done once
   std::string_view part_;
   bool apart_ = false;
   bool seldom_ = false;

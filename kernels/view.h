@@ -164,6 +164,12 @@ struct View {
   }
 };
 
+/// Whether two views are the same matrix.
+inline bool same_entries(const View& a, const View& b) {
+  return a.data == b.data && a.rows() == b.rows() && a.cols() == b.cols() && a.ld() == b.ld() && a.dtype == b.dtype &&
+         a.exponent == b.exponent;
+}
+
 /// Whether two views share memory. Different columns of one matrix do not.
 inline bool overlap(const View& a, const View& b) {
   const auto* a0 = static_cast<const std::byte*>(a.data);

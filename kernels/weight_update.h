@@ -2,25 +2,38 @@
 #pragma once
 
 #include "kernels/kernel.h"
-#include "kernels/write.h"
+#include "kernels/narrow.h"
 
 namespace pc::kernels {
 
 /// What every optimiser needs. w, dw [rows, cols].
 struct WeightGradient {
-  View w, dw;
-  View mask = {};    // [rows, cols]; where it is zero the weight is left as it is; empty: everywhere
-  View rate;         // float64 scalar
-  View clip = {};    // float64 scalar that multiplies the gradient; empty: 1
-  double scale = 1;  // multiplies dw: 1 / batch for the mean
+  View w;
+  View dw = {};          // empty: zero
+  View mask = {};        // [rows, cols]; where it is zero the weight is left as it is; empty: everywhere
+  View rate;             // float64 scalar
+  View clip = {};        // float64 scalar that multiplies the gradient; empty: 1
+  double scale = 1;      // multiplies dw: 1 / batch for the mean
+  Narrowed narrow = {};  // an operand of w, which is kept up with it; what does not move is not written again
+  // Where `start` is not empty: how far w is from it after the update goes to `moved`, as it is and as an operand.
+  View start = {}, moved = {};  // [rows, cols]
+  Narrowed moved_operand = {};
 
   void check() const {
-    check_alike("weight_update", w, dw);
+    if (!dw.empty()) check_alike("weight_update", w, dw);
+    narrow.check("weight_update", w);
+    if (!start.empty()) check_alike("weight_update", w, start);
+    if (!moved.empty()) check_alike("weight_update", w, moved);
+    moved_operand.check("weight_update", w);
     if (!mask.empty()) check_alike("weight_update", w, mask);
     check_scalar("weight_update", rate);
     if (!clip.empty()) check_scalar("weight_update", clip);
   }
-  void touches(Touches& t) const { t.write(w).read(dw).read(mask).read_all(rate).read_all(clip); }
+  void touches(Touches& t) const {
+    t.write(w).read(dw).read(mask).read_all(rate).read_all(clip).read(start).write(moved);
+    narrow.touches(t);
+    moved_operand.touches(t);
+  }
 };
 
 /// velocity <- momentum velocity + g, g = dw - decay w;  w += rate velocity. Without momentum velocity may be empty.
@@ -60,6 +73,8 @@ struct WeightAdamArgs {
     t.write(m).write(v).read_all(step);
   }
   [[nodiscard]] double flops() const { return 12.0 * static_cast<double>(g.w.count()); }
+  /// Whether there is nothing to do where m and v are zero.
+  [[nodiscard]] bool rests() const { return g.dw.empty() && g.start.empty() && decay == 0; }
 };
 
 void weight_sgd_cpu(const WeightSgdArgs&, Share);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/loops.h"
 
@@ -13,7 +14,8 @@ namespace {
 template <class Body>
 void each_run(Share share, const WeightGradient& w, std::initializer_list<View> state, Body&& body) {
   const auto packed = [](const View& v) { return v.empty() || v.ld() == 1; };
-  const bool column = w.w.cols() == 1 && packed(w.w) && packed(w.dw) && packed(w.mask) &&
+  const bool column = w.w.cols() == 1 && packed(w.w) && packed(w.dw) && packed(w.mask) && packed(w.start) &&
+                      packed(w.moved) && w.narrow.y.empty() && w.moved_operand.y.empty() &&
                       std::all_of(state.begin(), state.end(), packed);
   if (!column) return each_row(share, w.w.rows(), [&](std::int64_t row) { body(row, w.w.cols()); });
   const auto [begin, end] = share.of(w.w.rows());
@@ -23,15 +25,24 @@ void each_run(Share share, const WeightGradient& w, std::initializer_list<View> 
 /// body(i, g) for every entry of a run that the mask lets move.
 template <class T, class Body>
 void each_gradient(const WeightGradient& w, std::int64_t row, std::int64_t n, T scale, Body&& body) {
-  const T* dw = w.dw.row<T>(row);
-  if (w.mask.empty()) {
+  const T *dw = w.dw.empty() ? nullptr : w.dw.row<T>(row), *mask = w.mask.empty() ? nullptr : w.mask.row<T>(row);
+  if (mask != nullptr) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      if (mask[i] != T(0)) body(i, dw == nullptr ? T(0) : scale * dw[i]);
+    }
+  } else if (dw != nullptr) {
     each_entry(n, [=](std::int64_t i) { body(i, scale * dw[i]); });
-    return;
+  } else {
+    each_entry(n, [=](std::int64_t i) { body(i, T(0)); });
   }
-  const T* mask = w.mask.row<T>(row);
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (mask[i] != T(0)) body(i, scale * dw[i]);
-  }
+  const T* now = w.w.row<T>(row);
+  narrow_row(w.narrow, row, now);
+  if (w.start.empty()) return;
+  std::vector<T> room(static_cast<std::size_t>(w.moved.empty() ? n : 0));
+  const T* start = w.start.row<T>(row);
+  T* moved = w.moved.empty() ? room.data() : w.moved.row<T>(row);
+  each_entry(n, [=](std::int64_t i) { moved[i] = now[i] - start[i]; });
+  narrow_row(w.moved_operand, row, moved);
 }
 
 template <class T>
@@ -69,6 +80,8 @@ void weight_adam_cpu(const WeightAdamArgs& a, Share share) {
     const T scale = gradient_scale<T>(a.g);
     each_run(share, a.g, {a.m, a.v}, [&](std::int64_t row, std::int64_t n) {
       T *w = a.g.w.row<T>(row), *m = a.m.row<T>(row), *v = a.v.row<T>(row);
+      const auto zero = [n](const T* x) { return std::all_of(x, x + n, [](T entry) { return entry == T(0); }); };
+      if (a.rests() && zero(m) && zero(v)) return;
       each_gradient<T>(a.g, row, n, scale, [=](std::int64_t i, T dw) {
         const T g = dw - pull * w[i];
         m[i] = beta1 * m[i] + (T(1) - beta1) * g;

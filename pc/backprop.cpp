@@ -39,6 +39,7 @@ class ReverseMode {
 
   void record() {
     const std::vector<NodeId> order = topological_order(graph_).value();
+    if (spec_.optimize && spec_.learn) operands_.prepare_weights();
     program_.part("load");
     if (spec_.load) spec_.load(exec_, spec_.batch);
     draw_states(exec_, network_, spec_);
@@ -49,9 +50,11 @@ class ReverseMode {
     for (auto v = order.rbegin(); v != order.rend(); ++v) backward(*v);
     if (!spec_.gradients && !spec_.learn) return;
     for (ParamId id = 0; id < graph_.param_count(); ++id) {
-      if (!written_.contains(id)) kernels::fill(exec_, {.out = network_.gradient(id)});
+      if (written_.contains(id) || (spec_.optimize && !spec_.gradients)) continue;  // an update knows
+      kernels::fill(exec_, {.out = network_.gradient(id)});
+      written_.insert(id);
     }
-    if (spec_.learn) record_update(program_, network_, *spec_.learn, spec_.batch);
+    if (spec_.learn) record_update(program_, network_, operands_, *spec_.learn, spec_.batch, written_);
   }
 
  private:

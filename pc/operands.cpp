@@ -146,6 +146,25 @@ std::vector<View> Operands::weights(EdgeId edge, int link) {
   return views;
 }
 
+void Operands::prepare_weights() {
+  if (!narrower()) return;
+  program_->part("operands");
+  for (EdgeId e = 0; e < network_.graph().edge_count(); ++e) {
+    const auto& chain = network_.graph().edge(e).chain;
+    for (int link = 0; link < static_cast<int>(chain.size()); ++link) static_cast<void>(weights(e, link));
+  }
+  program_->once();
+}
+
+kernels::Narrowed Operands::kept_up(const View& of) {
+  if (!narrower()) return {};
+  catch_up();
+  const auto found = std::find_if(copies_.begin(), copies_.end(), [&](const Copy& c) {
+    return c.fresh && c.of.data == of.data && c.copy.rows() == of.rows() && c.copy.cols() == of.cols();
+  });
+  return found == copies_.end() ? kernels::Narrowed{} : kernels::Narrowed{found->copy, network_.overflow()};
+}
+
 View Operands::teaching(const Link& link, std::size_t param, const View& delta) {
   return is_weight(link, param) || alone(delta) ? of(*link.op, delta, Magnitude::change) : delta;
 }

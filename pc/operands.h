@@ -34,6 +34,10 @@ class Operands {
   [[nodiscard]] std::vector<View> split_weights(EdgeId edge, int link);
   /// The weights of a link of an edge; biases are no operands.
   [[nodiscard]] std::vector<View> weights(EdgeId edge, int link);
+  /// Makes those of all weights first, once for all runs in a row: updates keep up with them. Where they have 16 bits.
+  void prepare_weights();
+  /// For a kernel that updates `of`: its operand, if there is one to keep up with it.
+  [[nodiscard]] kernels::Narrowed kept_up(const View& of);
   /// What the network has for the link's sparse operator: by blocks where operands are bfloat16. Others stay float32.
   [[nodiscard]] const SparseViews* sparse(EdgeId edge, int link);
   /// The inputs of a link, or what has arrived at its output, transposed as its sparse products by blocks take them;

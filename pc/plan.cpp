@@ -67,10 +67,12 @@ Plan::Plan(Network& network, const PlanSpec& asked) : network_(&network) {
   }
 }
 
-/// On CUDA, products that can be one are. A batch that is smaller than the network was made for is a set's last.
+/// Weights learn at once where they can. On CUDA, products that can be one are. A batch that is smaller than the
+/// network was made for is a set's last.
 void Plan::finish_programs(const PlanSpec& spec) {
   const bool joins = spec.optimize && network_->exec().device == Device::cuda;
   const auto finish = [&](Program& program) {
+    if (spec.optimize && spec.learn) learn_at_once(program, spec.gradients);
     if (joins) program.join();
     if (spec.batch < network_->max_batch()) program.seldom();
   };

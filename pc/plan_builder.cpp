@@ -89,9 +89,14 @@ Key PlanBuilder::edge_key(EdgeId e) const {
 }
 
 /// Whether a result is already there; remembers the key either way.
-bool PlanBuilder::same(Key& last, Key now) const {
+bool PlanBuilder::known(const Key& last, Key now) const {
   now.push_back(1);  // never equal to an empty key
-  const bool equal = spec_.optimize && last == now;
+  return spec_.optimize && last == now;
+}
+
+bool PlanBuilder::same(Key& last, Key now) const {
+  const bool equal = known(last, now);
+  now.push_back(1);
   last = std::move(now);
   return equal;
 }
@@ -396,11 +401,15 @@ void PlanBuilder::edge_backward(EdgeId e) {
   Key key = edge_key(e);
   key.push_back(sent_version(p));
   key.push_back(gated_ ? 1 : 0);
-  if (same(edge_back_[static_cast<std::size_t>(e)], key)) return;
-  // Below the lowest parameter only sources listen, if they can move.
+  Key& last = edge_back_[static_cast<std::size_t>(e)];
+  // Below the lowest parameter only sources listen, if they can move, and while they do.
   const Edge& edge = graph_.edge(e);
-  const bool listened = std::any_of(edge.from.begin(), edge.from.end(),
-                                    [&](NodeId v) { return node(v).free != Free::none || !spec_.optimize; });
+  const bool listened =
+      !spec_.optimize || (!teaching_ && std::any_of(edge.from.begin(), edge.from.end(),
+                                                    [&](NodeId v) { return node(v).free != Free::none; }));
+  if (known(last, key)) return;
+  if (teaching_) key.push_back(0);  // not all the way
+  if (same(last, key)) return;
   const auto learns = [](const Link& link) { return !link.params.empty(); };
   const auto lowest = std::find_if(edge.chain.begin(), edge.chain.end(), learns) - edge.chain.begin();
   const int least = std::max(listened ? 0 : static_cast<int>(lowest), network_.shares_map(e) ? 1 : 0);

@@ -226,6 +226,8 @@ class PlanBuilder {
   [[nodiscard]] bool constant_edge(EdgeId e) const;
   [[nodiscard]] Key edge_key(EdgeId e) const;
   [[nodiscard]] Key prediction_key(PredictionId p) const;
+  /// Whether a result was made from what now would be; `same` also notes that it is, from here on.
+  [[nodiscard]] bool known(const Key& last, Key now) const;
   [[nodiscard]] bool same(Key& last, Key now) const;
   [[nodiscard]] Terms terms(PredictionId p);
   [[nodiscard]] double factor(int t, PredictionId p) const;

@@ -158,7 +158,11 @@ View PlanBuilder::whole_link(EdgeId e, int link) {
   const View start = network_.link_buffer("z", e, link, spec_.batch);
   if (!state(graph_.edge(e).prediction).changed || !moves(e, link)) return start;
   const View now = network_.link_buffer("z_now", e, link, spec_.batch);
-  kernels::add_change(exec_, {.x = start, .dx = link_change(e, link), .y = now});
+  const bool product_next = link < last_link(e) && link_of(e, link + 1).op->products;
+  kernels::add_change(exec_, {.x = start,
+                              .dx = link_change(e, link),
+                              .y = now,
+                              .narrow = product_next ? operands_.beside(now, Magnitude::value) : kernels::Narrowed{}});
   return now;
 }
 

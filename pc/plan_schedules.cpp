@@ -500,7 +500,9 @@ void PlanBuilder::end_gradients() {
   for (ParamId id = 0; id < graph_.param_count(); ++id) {
     const View dw = network_.gradient(id);
     if (!written_.contains(id)) {
+      if (spec_.optimize && !spec_.gradients) continue;  // an update knows
       kernels::fill(exec_, {.out = dw});
+      written_.insert(id);
     } else if (spec_.settings.nudge && !schedule().free_output) {
       kernels::scale_by(exec_, {.y = dw, .by = network_.scalar("clock/inverse_beta")});
     }
@@ -522,8 +524,12 @@ void PlanBuilder::learn_in_loop(int t) {
 }
 
 void PlanBuilder::update() {
-  record_update(*program_, network_, *spec_.learn, spec_.batch);
-  for (int& version : weight_version_) version = fresh();
+  const bool changes = spec_.optimize && by_changes_ && updates_in_loop();
+  record_update(*program_, network_, operands_, *spec_.learn, spec_.batch, written_, changes);
+  for (std::size_t i = 0; i < weight_version_.size(); ++i) {
+    weight_version_[i] = fresh();
+    if (changes) static_cast<void>(same(weight_changes_[i], {weight_version_[i]}));  // they have been made
+  }
   learn_precisions();
 }
 
@@ -689,6 +695,7 @@ void PlanBuilder::build() {
   plan_.relaxations_ = phases;
   plan_.phases_.resize(unrolled() ? 1 : static_cast<std::size_t>(phases));
   record_into(plan_.phases_[0].start);
+  if (spec_.optimize && spec_.learn && unrolled()) operands_.prepare_weights();
   begin_gradients();
   for (phase_ = 0; phase_ < phases; ++phase_) {
     start();

@@ -1,0 +1,84 @@
+#include <cmath>
+#include <vector>
+
+#include "kernels/gemm_adam.h"
+#include "kernels/loops.h"
+
+namespace pc::kernels {
+namespace {
+
+/// A row as a matrix.
+View one_row(const View& v, std::int64_t at, std::int64_t n) {
+  if (v.empty()) return {};
+  View row = v;
+  row.data = v.as<std::byte>() + static_cast<std::size_t>(at * v.ld()) * size_of(v.dtype);
+  row.shape = Shape{1, n};
+  row.stride = 0;
+  return row;
+}
+
+/// A step of Adam for one row of weights, along `slope`.
+void learn_row(WeightAdamArgs a, std::int64_t row, std::int64_t n, std::vector<float>& slope) {
+  for (View* v : {&a.g.w, &a.m, &a.v, &a.g.mask, &a.g.narrow.y, &a.g.dw, &a.g.start, &a.g.moved, &a.g.moved_operand.y})
+    *v = one_row(*v, row, n);
+  if (!a.g.dw.empty()) std::copy(slope.begin(), slope.end(), a.g.dw.as<float>());
+  a.g.dw = View{slope.data(), a.g.w.shape};
+  weight_adam_cpu(a, Share{});
+}
+
+}  // namespace
+
+std::optional<GemmAdamArgs> join_gemm_adam(const GemmArgs& gradient, const WeightAdamArgs& w) {
+  constexpr std::int64_t kFew = 128, kMany = 512, kSmall = std::int64_t{1} << 18;  // samples, and weights
+  const std::int64_t samples = gradient.a.rows();
+  const bool small = gradient.c.count() <= kSmall, packs = w.g.w.ld() % 4 == 0;  // four weights are read at once
+  const bool joins = gradient.trans_a == Trans::yes && gradient.trans_b == Trans::no && gradient.beta == 0 &&
+                     size_of(gradient.a.dtype) == 2 && (small ? samples <= kMany : packs && samples <= kFew) &&
+                     w.g.w.dtype == DType::f32 && same_entries(gradient.c, w.g.dw);
+  if (!joins) return std::nullopt;
+  return GemmAdamArgs{.delta = gradient.a, .x = gradient.b, .alpha = gradient.alpha, .w = w};
+}
+
+bool join_bias(GemmAdamArgs& weights, const SumRowsArgs& gradient, const WeightAdamArgs& bias) {
+  const auto packed = [](const View& v) { return v.empty() || (v.cols() == 1 && v.ld() == 1); };
+  if (gradient.write != Write::set || gradient.x.rows() != weights.samples() || gradient.x.cols() != weights.rows() ||
+      gradient.x.dtype == DType::tf32 || gradient.row.data != bias.g.dw.data || !bias.g.mask.empty() ||
+      !bias.g.narrow.y.empty() || !bias.g.moved_operand.y.empty() ||
+      weight_adam.alike(weights.w) != weight_adam.alike(bias)) {
+    return false;
+  }
+  for (const View& v : {bias.g.w, bias.g.dw, bias.m, bias.v, bias.g.start, bias.g.moved}) {
+    if (!packed(v)) return false;
+  }
+  weights.bias_delta = gradient.x;
+  weights.bias = bias;
+  return true;
+}
+
+void gemm_adam_cpu(const GemmAdamArgs& a, Share share) {
+  const auto [begin, end] = share.of(a.rows());
+  if (begin == end) return;
+  const std::int64_t n = a.cols();
+  std::vector<float> x(static_cast<std::size_t>(a.samples() * n)), slope(static_cast<std::size_t>(n)), sum(1);
+  for (std::int64_t k = 0; k < a.samples(); ++k) {
+    for (std::int64_t col = 0; col < n; ++col) x[static_cast<std::size_t>(k * n + col)] = widened(a.x, k, col);
+  }
+  const auto by = static_cast<float>(std::ldexp(a.alpha, -a.delta.exponent - a.x.exponent));
+  for (std::int64_t row = begin; row < end; ++row) {
+    std::fill(slope.begin(), slope.end(), 0.0F);
+    for (std::int64_t k = 0; k < a.samples(); ++k) {
+      const float delta = widened(a.delta, k, row), *from = x.data() + k * n;
+      float* to = slope.data();
+      each_entry(n, [=](std::int64_t i) { to[i] += delta * from[i]; });
+    }
+    for (float& entry : slope) entry *= by;
+    learn_row(a.w, row, n, slope);
+    if (a.bias_delta.empty()) continue;
+    sum[0] = 0;
+    for (std::int64_t k = 0; k < a.samples(); ++k) sum[0] += widened(a.bias_delta, k, row);
+    sum[0] = std::ldexp(sum[0], -a.bias_delta.exponent);
+    learn_row(a.bias, row, 1, sum);
+  }
+}
+
+}  // namespace pc::kernels
