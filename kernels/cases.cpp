@@ -878,7 +878,8 @@ class Maker {
             return WeightAdamArgs{
                 .g = {.w = w, .rate = i[2], .scale = 0.125}, .m = m, .v = v, .step = i[3], .decay = full ? 0.01 : 0};
           };
-          GemmAdamArgs args{.delta = i[0], .x = some(i[1]), .alpha = 0.5, .w = adam(some(o[0]), some(o[1]), some(o[2]))};
+          GemmAdamArgs args{
+              .delta = i[0], .x = some(i[1]), .alpha = 0.5, .w = adam(some(o[0]), some(o[1]), some(o[2]))};
           args.delta.exponent = 2;
           if (full) {
             args.w.g.mask = some(i[4]);

@@ -31,8 +31,10 @@ struct GemmAdamArgs {
                  w.g.w.dtype == DType::f32,
              "gemm_adam", "delta ", delta.shape.text(), ", x ", x.shape.text(), ", w ", w.g.w.shape.text(),
              " do not fit");
-    if (bias.g.w.empty()) return;
+    if (bias_delta.empty()) return;
     bias.check();
+    PC_CHECK(bias_delta.rows() == samples() && bias_delta.cols() == rows() && is_operand(bias_delta.dtype), "gemm_adam",
+             "a bias cannot learn from ", bias_delta.shape.text());
     PC_CHECK(bias.g.mask.empty() && bias.g.narrow.y.empty() && bias.g.moved_operand.y.empty(), "gemm_adam",
              "a bias has neither a mask nor operands");
     PC_CHECK(bias.g.w.count() == rows() && bias.g.w.dtype == DType::f32, "gemm_adam", "a bias ", bias.g.w.shape.text(),

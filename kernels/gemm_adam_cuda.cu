@@ -17,7 +17,7 @@
 namespace pc::kernels {
 namespace {
 
-using cu::At, cu::kWarp, cu::matrix, cu::Pack;
+using cu::At, cu::kWarp, cu::Pack;
 
 constexpr int kChunk = 64, kStages = 4;  // samples that come together, and such chunks under way
 constexpr int kPiece = 8;                // entries of 16 bytes
@@ -173,7 +173,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int kWarpRows = tile / 16, kWarpCols = tile * kWarpRows / kWarps,
                 kEights = kWarpCols / 8;                                          // of a warp: 16 x
   constexpr int kPacks = tile * tile / width / kThreads, kAcross = tile / width;  // of weights, a thread; a row
-  constexpr int kFew = 4;                                                         // at once: more take more registers
   extern __shared__ __align__(128) std::byte memory[];
   auto* const weights = reinterpret_cast<float*>(memory);  // and their means, a square each
   auto* const factors = reinterpret_cast<std::uint16_t*>(memory + kSquares<tile>);

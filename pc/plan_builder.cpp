@@ -88,7 +88,6 @@ Key PlanBuilder::edge_key(EdgeId e) const {
   return key;
 }
 
-/// Whether a result is already there; remembers the key either way.
 bool PlanBuilder::known(const Key& last, Key now) const {
   now.push_back(1);  // never equal to an empty key
   return spec_.optimize && last == now;
