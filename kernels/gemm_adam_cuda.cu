@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <mutex>
 #include <vector>
 
 #include "kernels/adam.cuh"
@@ -53,6 +52,9 @@ template <int tile>
 constexpr int kSquares = 3 * tile* tile* static_cast<int>(sizeof(float));  // bytes: weights and their means
 template <int tile>
 constexpr int kChunkBytes = 2 * kChunk* tile* static_cast<int>(sizeof(std::uint16_t));  // of both factors
+
+template <int tile>
+constexpr int kMostBytes = kSquares<tile> + kStages* kChunkBytes<tile>;  // of shared memory
 
 /// `bytes` of them from global to shared memory, without waiting; only `there` of them, and zeros.
 template <int bytes>
@@ -305,13 +307,9 @@ std::int64_t squares(const GemmAdamArgs& a, int tile) {
 
 template <class T, int tile, int width>
 void launch(std::span<const GemmAdamArgs* const> calls, CudaContext& context) {
-  constexpr int kMostBytes = kSquares<tile> + kStages * kChunkBytes<tile>;
   constexpr int kSquare = tile * (tile + kGap) * static_cast<int>(sizeof(float));  // which comes in the factors' place
-  static std::once_flag once;
-  std::call_once(once, [] {
-    PC_CUDA_CHECK(cudaFuncSetAttribute(gemm_adam_kernel<T, tile, width>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       kMostBytes));
-  });
+  const auto kernel = gemm_adam_kernel<T, tile, width>;
+  PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes<tile>));
   const cu::AdamScalars<float> scalars(calls[0]->w);
   while (!calls.empty()) {
     Products products{};
@@ -327,8 +325,7 @@ void launch(std::span<const GemmAdamArgs* const> calls, CudaContext& context) {
     }
     if (blocks == 0) return;
     const int bytes = kSquares<tile> + std::max(chunks * kChunkBytes<tile>, kSquare);
-    gemm_adam_kernel<T, tile, width>
-        <<<static_cast<unsigned>(blocks), kThreads, bytes, context.stream>>>(scalars, products);
+    kernel<<<static_cast<unsigned>(blocks), kThreads, bytes, context.stream>>>(scalars, products);
     PC_CUDA_CHECK(cudaGetLastError());
   }
 }
@@ -339,9 +336,11 @@ void gemm_adam_cuda_together(std::span<const GemmAdamArgs* const> calls, CudaCon
   std::int64_t large = 0;
   for (const GemmAdamArgs* call : calls) large += squares(*call, 64);
   constexpr std::int64_t kFull = 264;  // blocks that keep a GPU busy
+  const bool wide =
+      large >= kFull && cu::block_memory(context) >= std::size_t{kMostBytes<64>};  // smaller GPUs have less
   const auto with_width = [&]<class T, int width>(std::span<const GemmAdamArgs* const> some) {
     if (some.empty()) return;
-    if (large >= kFull) return launch<T, 64, width>(some, context);
+    if (wide) return launch<T, 64, width>(some, context);
     launch<T, 32, width>(some, context);
   };
   std::vector<const GemmAdamArgs*> sorted(calls.begin(), calls.end());
