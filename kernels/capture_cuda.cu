@@ -1,6 +1,9 @@
 #include "kernels/capture.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <functional>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -36,9 +39,16 @@ void wait_for(cudaStream_t stream, std::vector<cudaGraphNode_t> nodes) {
 #endif
 }
 
-/// Entries that are done by one launch, and the launches that come before.
+std::vector<cudaGraphNode_t> without_twins(std::vector<cudaGraphNode_t> nodes) {
+  std::sort(nodes.begin(), nodes.end());
+  nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+  return nodes;
+}
+
+/// Entries that are done by one launch, the launches that it waits for, and its place of scratch memory.
 struct Launch {
   std::vector<std::size_t> entries, before;
+  std::size_t slot = 0;
 };
 
 /// Entries of one level, the longest way from an entry without dependencies, do not depend on each other.
@@ -71,6 +81,42 @@ std::vector<Launch> launches_of(const std::vector<const Call*>& calls,
     for (const std::size_t i : dependencies[j]) list[launch[j]].before.push_back(launch[i]);
   }
   return list;
+}
+
+/// Launches that may run side by side need scratch memory of their own. There are so many places: who finds none whose
+/// last user it waits for anyway waits for the one that used its place longest ago. And what a launch waits for through
+/// others it need not wait for by itself, which takes a GPU time.
+void order(std::vector<Launch>& launches) {
+  const std::size_t words = (launches.size() + 63) / 64;
+  std::vector<std::uint64_t> all(launches.size() * words, 0);  // for each launch a bit for everything before it
+  std::vector<std::size_t> users;                              // the last launch in each place
+  std::deque<std::size_t> turns;                               // the places, that used longest ago first
+  for (std::size_t j = 0; j < launches.size(); ++j) {
+    Launch& launch = launches[j];
+    std::uint64_t* const mine = &all[j * words];
+    const auto known = [&](std::size_t i) { return (mine[i / 64] >> (i % 64) & 1) != 0; };
+    std::vector<std::size_t> direct;
+    const auto wait_for = [&](std::size_t i) {
+      if (known(i)) return;
+      direct.push_back(i);
+      for (std::size_t w = 0; w < words; ++w) mine[w] |= all[i * words + w];
+      mine[i / 64] |= std::uint64_t{1} << (i % 64);
+    };
+    std::sort(launch.before.begin(), launch.before.end(), std::greater<>());
+    for (const std::size_t i : launch.before) wait_for(i);
+    auto turn = std::find_if(turns.begin(), turns.end(), [&](std::size_t slot) { return known(users[slot]); });
+    if (turn == turns.end() && users.size() < CudaContext::kSlots) {
+      launch.slot = users.size();
+      users.push_back(j);
+    } else {
+      if (turn == turns.end()) turn = turns.begin();
+      launch.slot = *turn;
+      wait_for(std::exchange(users[launch.slot], j));
+      turns.erase(turn);
+    }
+    turns.push_back(launch.slot);
+    launch.before = std::move(direct);
+  }
 }
 
 void run(const Launch& launch, const std::vector<const Call*>& calls, CudaContext& context) {
@@ -134,7 +180,8 @@ struct Captured {
 
 std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<const Call*>& calls,
                                         const std::vector<std::vector<std::size_t>>& dependencies) {
-  const std::vector<Launch> launches = launches_of(calls, dependencies);
+  std::vector<Launch> launches = launches_of(calls, dependencies);
+  order(launches);
   Tables tables(context, kPointers * dependencies.size());
   std::vector<std::vector<cudaGraphNode_t>> ends(launches.size());  // the last nodes of each launch
   PC_CUDA_CHECK(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeThreadLocal));
@@ -142,18 +189,15 @@ std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<
   try {
     for (std::size_t j = 0; j < launches.size(); ++j) {
       std::vector<cudaGraphNode_t> before;
-      const auto add = [&](std::size_t i) { before.insert(before.end(), ends[i].begin(), ends[i].end()); };
-      for (const std::size_t i : launches[j].before) add(i);
-      // Launches that may run side by side need scratch memory of their own; there are so many places, then one waits.
-      const std::size_t slot = j % CudaContext::kSlots;
-      if (j >= CudaContext::kSlots) add(j - CudaContext::kSlots);
-      std::sort(before.begin(), before.end());
-      before.erase(std::unique(before.begin(), before.end()), before.end());
-      wait_for(context.stream, before);
-      context.use_slot(slot);
+      for (const std::size_t i : launches[j].before) before.insert(before.end(), ends[i].begin(), ends[i].end());
+      wait_for(context.stream, without_twins(std::move(before)));
+      context.use_slot(launches[j].slot);
       run(launches[j], calls, context);
       ends[j] = frontier(context.stream);
     }
+    std::vector<cudaGraphNode_t> all;
+    for (const auto& nodes : ends) all.insert(all.end(), nodes.begin(), nodes.end());
+    wait_for(context.stream, without_twins(std::move(all)));
   } catch (...) {
     static_cast<void>(cudaStreamEndCapture(context.stream, &made));
     const Graph dropped(made);
@@ -161,11 +205,6 @@ std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<
     throw;
   }
   context.use_slot(0);
-  std::vector<cudaGraphNode_t> all;
-  for (const auto& nodes : ends) all.insert(all.end(), nodes.begin(), nodes.end());
-  std::sort(all.begin(), all.end());
-  all.erase(std::unique(all.begin(), all.end()), all.end());
-  wait_for(context.stream, all);
   PC_CUDA_CHECK(cudaStreamEndCapture(context.stream, &made));
   const Graph graph(made);
   cudaGraphExec_t exec = nullptr;
@@ -181,9 +220,12 @@ std::shared_ptr<Captured> capture_graph(CudaContext& context, const std::vector<
 void run_once(CudaContext& context, const std::vector<const Call*>& calls,
               const std::vector<std::vector<std::size_t>>& dependencies, bool seldom) {
   Tables tables(context, kPointers * dependencies.size(), true);
+  struct Seldom {
+    CudaContext& context;
+    ~Seldom() { context.seldom = false; }
+  } now{context};
   context.seldom = seldom;
   for (const Launch& launch : launches_of(calls, dependencies)) run(launch, calls, context);
-  context.seldom = false;
   PC_CUDA_CHECK(cudaStreamSynchronize(context.stream));  // before the tables go
 }
 

@@ -90,14 +90,16 @@ void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t by
 
 Memory copy_of(const void* data, std::size_t bytes) {
   // No call has to do with the stream that may be captured just now, and so the runtime need not refuse them.
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
+  struct Relaxed {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    Relaxed() { PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode)); }
+    ~Relaxed() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode)); }
+  } now;
   Memory memory(allocate(bytes));
   // From ordinary memory a copy returns when it has been read, not when it has arrived, and streams that do not wait
   // for the default one could begin before.
   PC_CUDA_CHECK(cudaMemcpy(memory, data, bytes, cudaMemcpyHostToDevice));
   PC_CUDA_CHECK(cudaStreamSynchronize(cudaStreamLegacy));
-  PC_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode));
   return memory;
 }
 
