@@ -62,7 +62,10 @@ struct Followers {
   explicit Followers(const kernels::WeightGradient& g)
       : narrow(g.narrow), moved_operand(g.moved_operand), start(matrix<T>(g.start)), moved(matrix<T>(g.moved)) {}
   Followers() = default;
-  [[nodiscard]] bool packs() const { return narrow.packs() && moved_operand.packs() && start.packs() && moved.packs(); }
+  template <int n>
+  [[nodiscard]] bool packs() const {
+    return narrow.packs<n>() && moved_operand.packs<n>() && start.template packs<n>() && moved.template packs<n>();
+  }
   template <int n>
   __device__ void operator()(At<n> at, const Pack<T, n>& weight) const {
     narrow(at, weight);
@@ -96,8 +99,10 @@ struct Adam {
         pull(T(a.decoupled ? 0 : a.decay)),
         rests(a.rests()) {}
   Adam() = default;
+  template <int n = kEntries>
   [[nodiscard]] bool packs() const {
-    return w.packs() && dw.packs() && mask.packs() && m.packs() && v.packs() && followers.packs();
+    return w.template packs<n>() && dw.template packs<n>() && mask.template packs<n>() && m.template packs<n>() &&
+           v.template packs<n>() && followers.template packs<n>();
   }
   template <int n>
   __device__ void operator()(const Values& values, At<n> at) const {

@@ -55,7 +55,7 @@ struct GemmAdamArgs {
 
 /// The two calls as one, where the product is the gradient of w; nothing: they are not of that kind, or are faster
 /// apart. Products of few samples are bound by the memory of what they make, those for few weights by the time between
-/// kernels; else the library's are faster, as they are where rows of weights are not aligned.
+/// kernels; else the library's are faster, as they are where rows of weights are of odd length.
 std::optional<GemmAdamArgs> join_gemm_adam(const GemmArgs& gradient, const WeightAdamArgs& w);
 /// A bias of as many rows that learns from as many samples goes along; false: it does not.
 bool join_bias(GemmAdamArgs& weights, const SumRowsArgs& gradient, const WeightAdamArgs& bias);

@@ -31,7 +31,7 @@ void learn_row(WeightAdamArgs a, std::int64_t row, std::int64_t n, std::vector<f
 std::optional<GemmAdamArgs> join_gemm_adam(const GemmArgs& gradient, const WeightAdamArgs& w) {
   constexpr std::int64_t kFew = 128, kMany = 512, kSmall = std::int64_t{1} << 18;  // samples, and weights
   const std::int64_t samples = gradient.a.rows();
-  const bool small = gradient.c.count() <= kSmall, packs = w.g.w.ld() % 4 == 0;  // four weights are read at once
+  const bool small = gradient.c.count() <= kSmall, packs = w.g.w.ld() % 2 == 0;  // several weights are read at once
   const bool joins = gradient.trans_a == Trans::yes && gradient.trans_b == Trans::no && gradient.beta == 0 &&
                      size_of(gradient.a.dtype) == 2 && (small ? samples <= kMany : packs && samples <= kFew) &&
                      w.g.w.dtype == DType::f32 && same_entries(gradient.c, w.g.dw);

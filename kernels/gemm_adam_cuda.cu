@@ -344,11 +344,17 @@ void gemm_adam_cuda_together(std::span<const GemmAdamArgs* const> calls, CudaCon
     launch<T, 32, width>(some, context);
   };
   std::vector<const GemmAdamArgs*> sorted(calls.begin(), calls.end());
-  const auto packs = [](const GemmAdamArgs* a) { return cu::Adam<float>(a->w).packs(); };
-  const auto rest = std::stable_partition(sorted.begin(), sorted.end(), packs);
   const auto with_type = [&]<class T>(T) {
-    with_width.template operator()<T, 4>({sorted.begin(), rest});
-    with_width.template operator()<T, 1>({rest, sorted.end()});
+    auto rest = sorted.begin();
+    const auto those_that_allow = [&]<int width>() {
+      const auto begin = rest;
+      rest = std::stable_partition(begin, sorted.end(),
+                                   [](const GemmAdamArgs* a) { return cu::Adam<float>(a->w).template packs<width>(); });
+      with_width.template operator()<T, width>({begin, rest});
+    };
+    those_that_allow.template operator()<4>();
+    those_that_allow.template operator()<2>();
+    those_that_allow.template operator()<1>();
   };
   if (calls[0]->x.dtype == DType::f16) return with_type(__half{});
   with_type(__nv_bfloat16{});

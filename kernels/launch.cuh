@@ -53,9 +53,9 @@ struct Matrix {
     return data == nullptr ? Pack<T, n>{} : (*this)(at);
   }
   /// Whether packs may be read and written; where there is nothing, nothing is.
+  template <int n = kPack<T>>
   [[nodiscard]] bool packs() const {
-    return data == nullptr ||
-           (ld % kPack<T> == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, kPack<T>>) == 0);
+    return data == nullptr || (ld % n == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, n>) == 0);
   }
 };
 

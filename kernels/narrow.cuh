@@ -38,14 +38,18 @@ class Narrow {
       if constexpr (n == 4) {  // as one: entry by entry each would be a store of two bytes
         *reinterpret_cast<uint2*>(to) = {bits[0] | std::uint32_t{bits[1]} << 16,
                                          bits[2] | std::uint32_t{bits[3]} << 16};
+      } else if constexpr (n == 2) {
+        *reinterpret_cast<std::uint32_t*>(to) = bits[0] | std::uint32_t{bits[1]} << 16;
       } else {
         for (int i = 0; i < n; ++i) to[i] = bits[i];
       }
     }
   }
-  /// Whether four entries may be written at once.
+  /// Whether `n` entries may be written at once.
+  template <int n = 4>
   [[nodiscard]] bool packs() const {
-    return data_ == nullptr || (ld_ % 4 == 0 && reinterpret_cast<std::uintptr_t>(data_) % 8 == 0);
+    return data_ == nullptr ||
+           (ld_ % n == 0 && reinterpret_cast<std::uintptr_t>(data_) % (n * sizeof(std::uint16_t)) == 0);
   }
 
  private:
