@@ -367,6 +367,10 @@ class Maker {
               exec,
               {.x = out[0], .y = out[1], .dy = in[0], .f = Activation::relu, .rate = 0.25, .narrow = {out[2], out[3]}});
         });
+    add("gaussian_error", "base", {matrix(), matrix(), matrix()}, {matrix(Content::nan), per_row()},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .energy = out[1], .base = in[2]});
+        });
     add("gaussian_error", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
         [](const Exec& exec, const Views& in, const Views& out) {
           gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .narrow = {out[1], out[2]}});

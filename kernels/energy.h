@@ -19,6 +19,7 @@ struct ErrorArgs {
   double precision = 1.0;
   View precisions = {};  // one per column, multiplies `precision`; Gaussian and Laplace only
   Narrowed narrow = {};  // delta; Gaussian only
+  View base = {};        // the prediction is base + mu; Gaussian only
 
   /// What a distribution over classes is taken over: the last dimension of x.
   [[nodiscard]] std::int64_t classes() const { return x.shape.rank() < 2 ? x.cols() : x.shape[x.shape.rank() - 1]; }
@@ -31,9 +32,10 @@ struct ErrorArgs {
     PC_CHECK(precisions.empty() || (precisions.count() == x.cols() && precisions.dtype == x.dtype), "error",
              "precisions ", precisions.shape.text(), " must be one per column of ", x.shape.text());
     narrow.check("error", delta);
+    if (!base.empty()) check_alike("error", x, base);
   }
   void touches(Touches& t) const {
-    t.read(x).read(mu).read_all(precisions).write(delta).write(own).write(energy);
+    t.read(x).read(mu).read(base).read_all(precisions).write(delta).write(own).write(energy);
     narrow.touches(t);
   }
   [[nodiscard]] double flops() const { return 4.0 * static_cast<double>(x.count()); }
@@ -76,7 +78,7 @@ void bernoulli_error_cuda(const ErrorArgs&, CudaContext&);
 void map_error_cpu(const MapErrorArgs&, Share);
 void map_error_cuda(const MapErrorArgs&, CudaContext&);
 
-/// E = 1/2 sum_i p_i (x_i - mu_i)^2;  delta = own = p (x - mu)
+/// E = 1/2 sum_i p_i (x_i - mu_i)^2;  delta = own = p (x - mu), where mu is what it is with its base
 inline constexpr Kernel<ErrorArgs> gaussian_error{
     "gaussian_error", gaussian_error_cpu, PC_CUDA(gaussian_error_cuda),
     [](const ErrorArgs& e) { return e.energy.empty() ? alike_if_same(e.x.dtype) : 0; },

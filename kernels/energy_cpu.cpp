@@ -24,17 +24,24 @@ void gaussian_error_cpu(const ErrorArgs& e, Share share) {
     each_row(share, e.x.rows(), [&](std::int64_t row) {
       const T *x = e.x.row<T>(row), *mu = e.mu.row<T>(row);
       T* delta = e.delta.row<T>(row);
-      if (precisions == nullptr) {
-        each_entry(n, [=](std::int64_t i) { delta[i] = scale * (x[i] - mu[i]); });
+      const auto with_error = [&](auto error) {
+        if (precisions == nullptr) {
+          each_entry(n, [=](std::int64_t i) { delta[i] = scale * error(i); });
+        } else {
+          each_entry(n, [=](std::int64_t i) { delta[i] = scale * precisions[i] * error(i); });
+        }
+        if (!e.energy.empty()) {
+          e.energy.as<double>()[row] = 0.5 * lane_sum(n, [=](std::int64_t i) { return delta[i] * error(i); });
+        }
+      };
+      if (e.base.empty()) {
+        with_error([=](std::int64_t i) { return x[i] - mu[i]; });
       } else {
-        each_entry(n, [=](std::int64_t i) { delta[i] = scale * precisions[i] * (x[i] - mu[i]); });
+        with_error([=, base = e.base.row<T>(row)](std::int64_t i) { return x[i] - (base[i] + mu[i]); });
       }
       if (!e.own.empty()) {
         T* own = e.own.row<T>(row);
         each_entry(n, [=](std::int64_t i) { own[i] = delta[i]; });
-      }
-      if (!e.energy.empty()) {
-        e.energy.as<double>()[row] = 0.5 * lane_sum(n, [=](std::int64_t i) { return delta[i] * (x[i] - mu[i]); });
       }
       narrow_row(e.narrow, row, delta);
     });

@@ -21,7 +21,7 @@ __device__ T column_precision(T scale, const T* precisions, std::int64_t col) {
 template <class T>
 struct GaussianError {
   static constexpr int kEntries = cu::kPack<T>;
-  cu::Matrix<T> x, mu, delta, own;
+  cu::Matrix<T> x, mu, base, delta, own;
   cu::Narrow narrow;
   const T* precisions;
   T scale;
@@ -29,21 +29,24 @@ struct GaussianError {
   explicit GaussianError(const ErrorArgs& e)
       : x(matrix<T>(e.x)),
         mu(matrix<T>(e.mu)),
+        base(matrix<T>(e.base)),
         delta(matrix<T>(e.delta)),
         own(matrix<T>(e.own)),
         narrow(e.narrow),
         precisions(e.precisions.as<T>()),
         scale(T(e.precision)) {}
   GaussianError() = default;
-  [[nodiscard]] bool packs() const { return x.packs() && mu.packs() && delta.packs() && own.packs() && narrow.packs(); }
+  [[nodiscard]] bool packs() const {
+    return x.packs() && mu.packs() && base.packs() && delta.packs() && own.packs() && narrow.packs();
+  }
   /// Twice the entries' energy.
   template <int n>
   __device__ double operator()(At<n> at) const {
     Pack<T, n> d = x(at);
-    const Pack<T, n> predicted = mu(at);
+    const Pack<T, n> rest = base.or_zero(at), predicted = mu(at);
     double energy = 0;
     for (int i = 0; i < n; ++i) {
-      const T error = d[i] - predicted[i];
+      const T error = d[i] - (rest[i] + predicted[i]);
       d[i] = column_precision(scale, precisions, at.col + i) * error;
       energy += d[i] * error;
     }

@@ -241,7 +241,7 @@ void PlanBuilder::predict(PredictionId p) {
     (constant_edge(e) ? any_constant : any_moving) = true;
   }
   const bool there = same(s.mu, prediction_key(p));
-  if (there && (s.unmade < 0 || errors_next_)) return;
+  if (there && ((s.unmade < 0 && !s.parts) || errors_next_)) return;
   s.mu_version = fresh();
   part("predict");
   s.changed = by_changes_ && !frozen_ && predict_change(p);
@@ -251,7 +251,9 @@ void PlanBuilder::predict(PredictionId p) {
     return predict_inner(e, last_made(e) + 1);
   }
   if (prediction.edges.empty()) return kernels::fill(exec_, {.out = out});
-  s.unmade = errors_next_ ? errs_at_once(p) : -1;
+  const bool only_errs = errors_next_ && errs_alone(p);
+  s.unmade = only_errs ? errs_at_once(p) : -1;
+  s.parts = false;
   if (s.unmade >= 0 && !any_constant) return;
   if (!any_constant || !any_moving) {
     Write write = Write::set;
@@ -265,29 +267,39 @@ void PlanBuilder::predict(PredictionId p) {
   // but in the same order, so that the numbers are the same.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
-  if (s.unmade < 0) predict_edges(p, false, out, Write::set, base);
+  if (s.unmade >= 0) return;
+  s.parts = only_errs && only_product(p) >= 0;
+  predict_edges(p, false, out, Write::set, s.parts ? View{} : base);
 }
 
 void PlanBuilder::predict_all() {
   for (PredictionId p = 0; p < graph_.prediction_count(); ++p) predict(p);
 }
 
-/// The edge whose product may go on with the error of the prediction, by itself all that moves of it; -1: none may.
-/// Then nobody else may want the prediction.
-EdgeId PlanBuilder::errs_at_once(PredictionId p) {
-  if (!spec_.optimize || by_changes_ || by_errors() || frozen_ || terms(p).energy != &gaussian) return -1;
-  const Prediction& prediction = graph_.prediction(p);
-  if (std::find(spec_.observed.begin(), spec_.observed.end(), prediction.node) != spec_.observed.end()) return -1;
+/// Whether nobody wants a prediction in the course of relaxation but its own Gaussian error.
+bool PlanBuilder::errs_alone(PredictionId p) {
+  const auto& observed = spec_.observed;
+  return spec_.optimize && !by_changes_ && !by_errors() && !frozen_ && terms(p).energy == &gaussian &&
+         std::find(observed.begin(), observed.end(), graph_.prediction(p).node) == observed.end();
+}
+
+/// The edge whose product, without a bias, is all that moves of a prediction; -1: there is none.
+EdgeId PlanBuilder::only_product(PredictionId p) const {
   EdgeId moving = -1;
-  for (const EdgeId e : prediction.edges) {
+  for (const EdgeId e : graph_.prediction(p).edges) {
     if (constant_edge(e)) continue;
-    if (moving >= 0) return -1;
+    const Link& last = link_of(e, last_link(e));
+    if (moving >= 0 || (!last.op->products && !last.op->sparse) || last.params.size() > 1) return -1;
     moving = e;
   }
-  if (moving < 0) return -1;
-  const Link& last = link_of(moving, last_link(moving));
-  if (last.op->predict_error == nullptr || last.params.size() > 1) return -1;
-  return operands_.sparse(moving, last_link(moving))->predicts_by_blocks() ? moving : -1;
+  return moving;
+}
+
+/// The one that may go on with the error of the prediction, by itself; -1: none may.
+EdgeId PlanBuilder::errs_at_once(PredictionId p) {
+  const EdgeId e = only_product(p);
+  if (e < 0 || link_of(e, last_link(e)).op->predict_error == nullptr) return -1;
+  return operands_.sparse(e, last_link(e))->predicts_by_blocks() ? e : -1;
 }
 
 void PlanBuilder::compare_at_once(PredictionId p, const Terms& t, double factor) {
@@ -369,7 +381,8 @@ void PlanBuilder::compare(PredictionId p, bool want_energy, double factor) {
                                .energy = energy,
                                .precision = factor * t.precision,
                                .precisions = t.precisions,
-                               .narrow = narrow ? operands_.beside(delta(p), Magnitude::change) : kernels::Narrowed{}});
+                               .narrow = narrow ? operands_.beside(delta(p), Magnitude::change) : kernels::Narrowed{},
+                               .base = s.parts ? network_.prediction_buffer("base", p, spec_.batch) : View{}});
   }
   if (again) s.delta_version = fresh();
   s.has_energy = want_energy;

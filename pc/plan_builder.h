@@ -57,6 +57,7 @@ class PlanBuilder {
     bool fused = false;   // its last link is an activation that is evaluated with the error
     bool pooled = false;  // its last two are an activation and a max-pool, evaluated with the error; by changes alone
     EdgeId unmade = -1;   // what "mu" should hold now is made with the error, by the product of this edge
+    bool parts = false;   // "mu" lacks what "base" holds
     Key mu, base, error;
     int mu_version = 0, delta_version = 0;
     int settled_value = -1;  // the version of the value, and what mu was made from, where x = mu entry by entry
@@ -93,6 +94,8 @@ class PlanBuilder {
   void predict_end(EdgeId e, const View& mu);
   void predict_inner(EdgeId e, int links);
   bool mapped(EdgeId e, bool change);
+  [[nodiscard]] bool errs_alone(PredictionId p);
+  [[nodiscard]] EdgeId only_product(PredictionId p) const;
   [[nodiscard]] EdgeId errs_at_once(PredictionId p);
   void compare_at_once(PredictionId p, const Terms& t, double factor);
   void compare(PredictionId p, bool want_energy, double factor);
