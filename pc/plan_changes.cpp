@@ -83,7 +83,8 @@ void PlanBuilder::begin_changes() {
   starts_changes_ = false;
   for (NodeId v = 0; v < graph_.node_count(); ++v) {
     if (node(v).free == Free::none) continue;
-    if (!keeps_start_) kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
+    // Of all steps in one call it is known what will move: `settle` keeps that alone.
+    if (!keeps_start_ && !sliced_) kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
   }
   keeps_start_ = true;
   weight_start_ = weight_version_;

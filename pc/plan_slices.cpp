@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/arithmetic.h"
 #include "kernels/reduce.h"
 #include "kernels/settle_tiles.h"
 #include "pc/levels.h"
@@ -262,6 +263,7 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
   const auto energy_start = [&](PredictionId p) {
     return network_.row_buffer("energy_start/" + graph_.prediction(p).name, spec_.batch);
   };
+  const bool kept = keeps_start_ || begins_inside_;
   if (begins_inside_) {
     by_changes_ = true;
   } else {
@@ -275,6 +277,10 @@ void PlanBuilder::settle(kernels::SettleArgs args) {
     }
   }
   if (regime_ == Regime::tiled) leave_out_resting(args);
+  part("start");
+  for (NodeId v = 0; v < graph_.node_count() && !kept; ++v) {
+    if (!args.nodes[v].dx.empty()) kernels::copy(exec_, {.in = value(v), .out = buffer("x0", v)});
+  }
   part("settle");
   for (EdgeId e = 0; e < graph_.edge_count(); ++e) {
     for (int link = 0; link <= last_link(e) && !constant_edge(e); ++link) {
