@@ -1900,6 +1900,12 @@ std::vector<KernelCase> make_all(DType dtype) {
   add(1, 128, "feedforward");
   add(260, 128, "feedforward");     // more than there are at once on a GPU
   add(2, 40001, "gaussian_error");  // rows of which several blocks add up parts
+  for (const std::string_view entries :
+       {"fill", "copy", "axpby", "add_row", "narrow", "map", "map_pullback", "map_sgd", "map_change", "change_error",
+        "gaussian_error", "value_sgd", "weight_sgd", "weight_adam", "gemm_adam", "batch_norm", "batch_norm_pullback"}) {
+    add(6, 36, entries);  // several entries at a time on a GPU
+    add(6, 34, entries);
+  }
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
   for (const std::string_view many : {"norm", "norm_pullback"}) {

@@ -14,6 +14,7 @@ constexpr int kTileCols = 32, kTileRows = 32;
 template <class T, class Term>
 __global__ void __launch_bounds__(kTileCols* kTileRows)
     column_sums_kernel(std::int64_t rows, std::int64_t cols, std::int64_t slice, Term term, T by, T* out, bool add) {
+  follow();
   __shared__ T parts[kTileRows][kTileCols];
   const std::int64_t col = std::int64_t{blockIdx.x} * kTileCols + threadIdx.x;
   const std::int64_t first = blockIdx.y * slice, last = first + slice < rows ? first + slice : rows;
@@ -51,14 +52,13 @@ void column_sums(std::int64_t rows, std::int64_t cols, cudaStream_t stream, Term
   const dim3 block(kTileCols, kTileRows);
   const std::int64_t n = slices(rows);
   if (n == 1) {
-    column_sums_kernel<T><<<across, block, 0, stream>>>(rows, cols, rows, term, by, out, add);
+    launch(column_sums_kernel<T, Term>, across, block, 0, stream, rows, cols, rows, term, by, out, add);
   } else {
-    column_sums_kernel<T><<<dim3(across, static_cast<unsigned>(n)), block, 0, stream>>>(rows, cols, slice_rows(rows),
-                                                                                        term, T(1), parts, false);
-    PC_CUDA_CHECK(cudaGetLastError());
-    column_sums_kernel<T><<<across, block, 0, stream>>>(n, cols, n, Matrix<T>{parts, cols}, by, out, add);
+    launch(column_sums_kernel<T, Term>, dim3(across, static_cast<unsigned>(n)), block, 0, stream, rows, cols,
+           slice_rows(rows), term, T(1), parts, false);
+    launch(column_sums_kernel<T, Matrix<T>>, across, block, 0, stream, n, cols, n, Matrix<T>{parts, cols}, by, out,
+           add);
   }
-  PC_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace pc::cu

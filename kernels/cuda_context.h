@@ -66,6 +66,8 @@ void copy_bytes(CudaContext& context, void* to, const void* from, std::size_t by
 Memory copy_of(const void* data, std::size_t bytes);
 std::size_t block_memory(CudaContext& context);
 bool is_hopper(CudaContext& context);
+/// Whether `follow` (kernels/launch.cuh) waits on this thread's device, in the code that it runs.
+bool can_follow();
 
 }  // namespace cu
 

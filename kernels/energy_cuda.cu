@@ -36,8 +36,10 @@ struct GaussianError {
         precisions(e.precisions.as<T>()),
         scale(T(e.precision)) {}
   GaussianError() = default;
+  template <int n>
   [[nodiscard]] bool packs() const {
-    return x.packs() && mu.packs() && base.packs() && delta.packs() && own.packs() && narrow.packs();
+    return x.template packs<n>() && mu.template packs<n>() && base.template packs<n>() && delta.template packs<n>() &&
+           own.template packs<n>() && narrow.packs<n>();
   }
   /// Twice the entries' energy.
   template <int n>

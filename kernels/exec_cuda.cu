@@ -113,6 +113,17 @@ bool is_hopper([[maybe_unused]] CudaContext& context) {
 #endif
 }
 
+bool can_follow() {
+  int device = 0, major = 0, minor = 0;
+  PC_CUDA_CHECK(cudaGetDevice(&device));
+  PC_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  PC_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  // What runs is the code for the nearest capability that is not above the device's.
+  constexpr int kArchs[] = {__CUDA_ARCH_LIST__};
+  return std::any_of(std::begin(kArchs), std::end(kArchs),
+                     [&](int arch) { return arch >= 900 && arch <= 100 * major + 10 * minor; });
+}
+
 std::size_t block_memory(CudaContext& context) {
   int bytes = 0;
   PC_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, context.device));

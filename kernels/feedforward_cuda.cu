@@ -88,6 +88,7 @@ __device__ void fetch(Room<Operand, n>& room, int layer, int count, int first_ro
 template <class Operand, int n>
 __global__ void __launch_bounds__(kThreads, 1) feedforward_kernel(const __grid_constant__ Layers<Operand> net) {
 #if __CUDA_ARCH__ >= 900
+  cu::follow();
   using R = Room<Operand, n>;
   constexpr int kOwn = R::kOwn, kResults = kOwn * kSamples, kEach = (kResults + kThreads - 1) / kThreads;
   extern __shared__ __align__(16) std::byte memory[];
@@ -193,15 +194,8 @@ void launch(const Layers<Operand>& net, CudaContext& context) {
   constexpr std::size_t kBytes = sizeof(Room<Operand, n>);
   PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kBytes)));
   const auto clusters = static_cast<unsigned>((net.rows + kSamples - 1) / kSamples);
-  cudaLaunchAttribute together{};
-  together.id = cudaLaunchAttributeClusterDimension;
-  together.val.clusterDim = {kCluster, 1, 1};
-  const cudaLaunchConfig_t config{.gridDim = dim3(clusters * kCluster),
-                                  .blockDim = dim3(kThreads),
-                                  .dynamicSmemBytes = kBytes,
-                                  .stream = context.stream,
-                                  .attrs = &together,
-                                  .numAttrs = 1};
+  cu::LaunchAttributes attributes(kCluster);
+  const cudaLaunchConfig_t config = attributes.config(clusters * kCluster, kThreads, kBytes, context.stream);
   PC_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, net));
 }
 

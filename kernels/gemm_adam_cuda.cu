@@ -172,6 +172,7 @@ __device__ void learn_bias(const Product& p, int block, const cu::AdamScalars<fl
 template <class T, int tile, int width>
 __global__ void __launch_bounds__(kThreads, 2)
     gemm_adam_kernel(cu::AdamScalars<float> scalars, const __grid_constant__ Products products) {
+  cu::follow();
   constexpr int kWarpRows = tile / 16, kWarpCols = tile * kWarpRows / kWarps,
                 kEights = kWarpCols / 8;                                          // of a warp: 16 x
   constexpr int kPacks = tile * tile / width / kThreads, kAcross = tile / width;  // of weights, a thread; a row
@@ -325,8 +326,7 @@ void launch(std::span<const GemmAdamArgs* const> calls, CudaContext& context) {
     }
     if (blocks == 0) return;
     const int bytes = kSquares<tile> + std::max(chunks * kChunkBytes<tile>, kSquare);
-    kernel<<<static_cast<unsigned>(blocks), kThreads, bytes, context.stream>>>(scalars, products);
-    PC_CUDA_CHECK(cudaGetLastError());
+    cu::launch(kernel, static_cast<unsigned>(blocks), kThreads, bytes, context.stream, scalars, products);
   }
 }
 

@@ -32,8 +32,10 @@ struct MapSgd {
         momentum(T(a.momentum)),
         leak(T(a.leak)) {}
   MapSgd() = default;
+  template <int n>
   [[nodiscard]] bool packs() const {
-    return x.packs() && y.packs() && dy.packs() && own.packs() && velocity.packs() && narrow.packs();
+    return x.template packs<n>() && y.template packs<n>() && dy.template packs<n>() && own.template packs<n>() &&
+           velocity.template packs<n>() && narrow.packs<n>();
   }
   template <int n>
   __device__ void operator()(At<n> at) const {

@@ -481,6 +481,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const __grid_constant_
     if (threadIdx.x % kWarp == 0) reinterpret_cast<double*>(&here)[i] = word;
   }
   __syncthreads();
+  cu::follow();
   Block<T, Operand, kSamples> block(here, reinterpret_cast<T*>(memory));
   block.load();
   for (int t = 0; t < net.steps; ++t) block.step();
@@ -494,8 +495,7 @@ void launch_with(const Network& net, CudaContext& context) {
   PC_CUDA_CHECK(cudaFuncSetAttribute(settle_kernel<T, Operand, kSamples>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(bytes)));
   const auto blocks = static_cast<unsigned>((net.rows + kSamples - 1) / kSamples);
-  settle_kernel<T, Operand, kSamples><<<blocks, kThreads, bytes, context.stream>>>(net);
-  PC_CUDA_CHECK(cudaGetLastError());
+  cu::launch(settle_kernel<T, Operand, kSamples>, blocks, kThreads, bytes, context.stream, net);
 }
 
 /// As few samples a block as keep every multiprocessor busy once; more where there are more, while memory lasts.

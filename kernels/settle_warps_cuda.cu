@@ -1018,6 +1018,7 @@ __global__ void __launch_bounds__(warps* kWarp, 1)
     }
   }
 #endif
+  cu::follow();
   Slice<Operand, f, warps, slots> slice(net, numbers, memory, reinterpret_cast<float*>(turning), energies_of_first,
                                         arrived, words);
   slice.begin();
@@ -1042,15 +1043,8 @@ bool run_by(Network net, CudaContext& context) {
   if (team > 1 && tiles_of(net).size() < team) return false;
   const auto kernel = settle_warps_kernel<Operand, f, warps, slots>;
   const auto teams = static_cast<unsigned>((net.rows + kSamples - 1) / kSamples);
-  cudaLaunchAttribute together{};
-  together.id = cudaLaunchAttributeClusterDimension;
-  together.val.clusterDim = {team, 1, 1};
-  const cudaLaunchConfig_t config{.gridDim = dim3(teams * team),
-                                  .blockDim = dim3(warps * kWarp),
-                                  .dynamicSmemBytes = bytes_of(net),
-                                  .stream = context.stream,
-                                  .attrs = &together,
-                                  .numAttrs = team > 1 ? 1U : 0U};
+  cu::LaunchAttributes attributes(team);
+  const cudaLaunchConfig_t config = attributes.config(teams * team, warps * kWarp, bytes_of(net), context.stream);
   PC_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(config.dynamicSmemBytes)));
   if (team > 1) {
