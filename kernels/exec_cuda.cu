@@ -114,13 +114,16 @@ bool is_hopper([[maybe_unused]] CudaContext& context) {
 }
 
 bool can_follow() {
-  int device = 0, major = 0, minor = 0;
+  constexpr int kInGraphs = 12030;  // the first CUDA that captures such launches
+  int driver = 0, device = 0, major = 0, minor = 0;
+  PC_CUDA_CHECK(cudaDriverGetVersion(&driver));
   PC_CUDA_CHECK(cudaGetDevice(&device));
   PC_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   PC_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
   // What runs is the code for the nearest capability that is not above the device's.
   constexpr int kArchs[] = {__CUDA_ARCH_LIST__};
-  return std::any_of(std::begin(kArchs), std::end(kArchs),
+  return std::min(driver, CUDART_VERSION) >= kInGraphs &&
+         std::any_of(std::begin(kArchs), std::end(kArchs),
                      [&](int arch) { return arch >= 900 && arch <= 100 * major + 10 * minor; });
 }
 
