@@ -367,9 +367,18 @@ class Maker {
               exec,
               {.x = out[0], .y = out[1], .dy = in[0], .f = Activation::relu, .rate = 0.25, .narrow = {out[2], out[3]}});
         });
-    add("gaussian_error", "base", {matrix(), matrix(), matrix()}, {matrix(Content::nan), per_row()},
+    add("gaussian_error", "base, energy", {matrix(), matrix(), matrix()}, {matrix(Content::nan), per_row()},
         [](const Exec& exec, const Views& in, const Views& out) {
           gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .energy = out[1], .base = in[2]});
+        });
+    add("gaussian_error", "base", {matrix(), matrix(), matrix()}, {matrix(Content::nan)},
+        [](const Exec& exec, const Views& in, const Views& out) {
+          gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .base = in[2]});
+        });
+    add("gaussian_error", "base in a wider matrix", {matrix(), matrix(), matrix(rows_, cols_ + 3)},
+        {matrix(Content::nan)}, [](const Exec& exec, const Views& in, const Views& out) {
+          const View base = in[2].columns(0, in[0].cols());
+          gaussian_error(exec, {.x = in[0], .mu = in[1], .delta = out[0], .base = base});
         });
     add("gaussian_error", "narrow", {matrix(), matrix()}, {matrix(Content::nan), half, scalar(0)},
         [](const Exec& exec, const Views& in, const Views& out) {
@@ -1906,6 +1915,8 @@ std::vector<KernelCase> make_all(DType dtype) {
     add(6, 36, entries);  // several entries at a time on a GPU
     add(6, 34, entries);
   }
+  add(5, 16900, "gemm_adam");  // larger squares on a GPU, as there are many
+  add(6, 16902, "gemm_adam");
   add(2500, 33, "sum_rows");
   add(2500, 7, "norm_gain");
   for (const std::string_view many : {"norm", "norm_pullback"}) {

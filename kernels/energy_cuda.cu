@@ -235,7 +235,7 @@ void gaussian_error_cuda(const ErrorArgs& e, CudaContext& context) {
 void gaussian_error_cuda_together(std::span<const ErrorArgs* const> calls, CudaContext& context) {
   with_float(calls[0]->x.dtype, [&]<class T>(T) {
     const auto join = [](ErrorArgs& e) {
-      if (e.precisions.empty() && e.narrow.y.empty()) join_rows(e.x, e.mu, e.delta, e.own);
+      if (e.precisions.empty() && e.narrow.y.empty()) join_rows(e.x, e.mu, e.delta, e.own, e.base);
     };
     with_changed(calls, join, [&](std::span<const ErrorArgs* const> all) {
       cu::each_entry_of<GaussianError<T>>(all, context.stream, [](const ErrorArgs& e) -> const View& { return e.x; });

@@ -11,6 +11,9 @@ namespace {
 // cuBLAS asks for 32 MiB on Hopper, for any of its products. Given once, it need not allocate, and so can be captured.
 constexpr std::size_t kBlasWorkspace = std::size_t{32} << 20;
 
+/// Tells for which devices kernels were compiled.
+__global__ void as_built() {}
+
 /// The oldest compute capability that this build has code for, as 100 major + 10 minor.
 int oldest_arch() {
   constexpr int kArchs[] = {__CUDA_ARCH_LIST__};
@@ -115,16 +118,12 @@ bool is_hopper([[maybe_unused]] CudaContext& context) {
 
 bool can_follow() {
   constexpr int kInGraphs = 12030;  // the first CUDA that captures such launches
-  int driver = 0, device = 0, major = 0, minor = 0;
+  int driver = 0;
   PC_CUDA_CHECK(cudaDriverGetVersion(&driver));
-  PC_CUDA_CHECK(cudaGetDevice(&device));
-  PC_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  PC_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-  // What runs is the code for the nearest capability that is not above the device's.
-  constexpr int kArchs[] = {__CUDA_ARCH_LIST__};
-  return std::min(driver, CUDART_VERSION) >= kInGraphs &&
-         std::any_of(std::begin(kArchs), std::end(kArchs),
-                     [&](int arch) { return arch >= 900 && arch <= 100 * major + 10 * minor; });
+  if (std::min(driver, CUDART_VERSION) < kInGraphs) return false;
+  cudaFuncAttributes code{};  // that the device runs: as it was built, or made from what was built for an older one
+  PC_CUDA_CHECK(cudaFuncGetAttributes(&code, as_built));
+  return code.ptxVersion >= 90;
 }
 
 std::size_t block_memory(CudaContext& context) {

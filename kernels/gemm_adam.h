@@ -33,8 +33,11 @@ struct GemmAdamArgs {
              " do not fit");
     if (bias_delta.empty()) return;
     bias.check();
-    PC_CHECK(bias_delta.rows() == samples() && bias_delta.cols() == rows() && is_operand(bias_delta.dtype), "gemm_adam",
-             "a bias cannot learn from ", bias_delta.shape.text());
+    PC_CHECK(bias_delta.rows() == samples() && bias_delta.cols() == rows() &&
+                 (bias_delta.dtype == DType::f32 || bias_delta.dtype == delta.dtype),
+             "gemm_adam", "a bias cannot learn from ", name_of(bias_delta.dtype), ' ', bias_delta.shape.text());
+    PC_CHECK(weight_adam.alike(w) == weight_adam.alike(bias) && w.epsilon == bias.epsilon, "gemm_adam",
+             "a bias and weights do not learn alike");
     PC_CHECK(bias.g.mask.empty() && bias.g.narrow.y.empty() && bias.g.moved_operand.y.empty(), "gemm_adam",
              "a bias has neither a mask nor operands");
     PC_CHECK(bias.g.w.count() == rows() && bias.g.w.dtype == DType::f32, "gemm_adam", "a bias ", bias.g.w.shape.text(),
@@ -55,7 +58,7 @@ struct GemmAdamArgs {
 
 /// The two calls as one, where the product is the gradient of w; nothing: they are not of that kind, or are faster
 /// apart. Products of few samples are bound by the memory of what they make, those for few weights by the time between
-/// kernels; else the library's are faster, as they are where rows of weights are of odd length.
+/// kernels; else the library's are faster, as they are for many weights in rows of odd length.
 std::optional<GemmAdamArgs> join_gemm_adam(const GemmArgs& gradient, const WeightAdamArgs& w);
 /// A bias of as many rows that learns from as many samples goes along; false: it does not.
 bool join_bias(GemmAdamArgs& weights, const SumRowsArgs& gradient, const WeightAdamArgs& bias);

@@ -98,6 +98,9 @@ void Program::record(Call call) {
 }
 
 void Program::replace(std::vector<Call> calls) {
+  const auto stays = [](std::string_view kernel, const Call& call) { return call.kernel == kernel; };
+  PC_CHECK(calls.size() >= once_.size() && std::equal(once_.begin(), once_.end(), calls.begin(), stays), "program",
+           "calls that are done once were replaced");
   calls_.clear();
   barrier_.clear();
   since_barrier_.clear();
@@ -161,7 +164,7 @@ double Program::bytes() const {
 std::vector<const Call*> Program::in_a_row(int times) const {
   std::vector<const Call*> list;
   for (int time = 0; time < times; ++time) {
-    for (std::size_t i = time == 0 ? 0 : once_; i < calls_.size(); ++i) list.push_back(&calls_[i]);
+    for (std::size_t i = time == 0 ? 0 : once_.size(); i < calls_.size(); ++i) list.push_back(&calls_[i]);
   }
   return list;
 }
@@ -214,7 +217,7 @@ void Program::run(const Exec& exec, int threads, int times) const {
   team().run(threads, [&](Share share) {
     for (int time = 0; time < times; ++time) {
       if (time > 0) barrier.wait(share.count);
-      for (std::size_t i = time == 0 ? 0 : once_; i < calls_.size(); ++i) {
+      for (std::size_t i = time == 0 ? 0 : once_.size(); i < calls_.size(); ++i) {
         if (barrier_[i]) barrier.wait(share.count);
         if (failed.load(std::memory_order_relaxed)) continue;
         try {

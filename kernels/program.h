@@ -30,7 +30,10 @@ class Program final : public Recorder {
 
   /// What has been recorded so far is done once at the beginning of several runs in a row, which may rely on its
   /// results all along.
-  void once() { once_ = calls_.size(); }
+  void once() {
+    once_.clear();
+    for (const Call& call : calls_) once_.push_back(call.kernel);
+  }
 
   /// Puts other calls in the place of those recorded. The first ones, which are done once, must stay.
   void replace(std::vector<Call> calls);
@@ -61,7 +64,7 @@ class Program final : public Recorder {
   std::vector<Call> calls_;
   std::vector<bool> barrier_;
   std::vector<Touch> since_barrier_;
-  std::size_t once_ = 0;  // so many calls are done once
+  std::vector<std::string_view> once_;  // kernels of the first calls, which are done once
   std::string_view part_;
   bool apart_ = false;
   bool seldom_ = false;

@@ -1004,6 +1004,7 @@ __global__ void __launch_bounds__(warps* kWarp, 1)
   __shared__ cu::Barrier arrived[2];
   __shared__ unsigned words[kTeam];
   static_assert(sizeof(Network) % sizeof(double) == 0);
+  // Before cu::follow: nobody writes it once it is there.
   for (std::size_t i = threadIdx.x; i < sizeof(Network) / sizeof(double); i += warps * kWarp) {
     reinterpret_cast<double*>(&net)[i] = reinterpret_cast<const double*>(described)[i];
   }

@@ -264,7 +264,7 @@ void PlanBuilder::predict(PredictionId p) {
     return;
   }
   // Some of the edges never change: their sum is kept in "base". (Without `optimize` it is added up again each time,
-  // but in the same order, so that the numbers are the same.)
+  // but in the same order, so that the numbers are the same, to rounding where a sparse product begins with it.)
   const View base = network_.prediction_buffer("base", p, spec_.batch);
   if (!same(s.base, constant)) predict_edges(p, true, base, Write::set);
   if (s.unmade >= 0) return;
